@@ -1,1 +1,30 @@
-//! llm
+//! A language model answers, piece by piece, and its text is made speakable on its way to the voice.
+//!
+//! Two kinds of model stand behind one trait, [`ChatModel`]: an OpenAI-compatible endpoint, and a GGUF file run
+//! in this process (feature `llama`). [`speakable`] is apart from both: pure text in, clauses for the voice out.
+
+mod chat;
+mod config;
+mod error;
+pub mod speakable;
+
+use std::sync::Arc;
+
+pub use chat::{
+    ChatModel, ChatRequest, Delta, FinishReason, Message, ModelInfo, ReplyStream, Role, Tool,
+    ToolCall, ToolChoice, Usage,
+};
+pub use config::{DEFAULT_INSTRUCTIONS, EmbeddedConfig, EndpointConfig, LlmConfig};
+pub use error::LlmError;
+
+/// Loads a model and, where it is embedded, warms it up. Blocks for as long as that takes (seconds): call it
+/// from a blocking thread.
+///
+/// # Errors
+/// [`LlmError::Config`] or [`LlmError::Load`]. An endpoint is not contacted here.
+pub fn load(config: &LlmConfig) -> Result<Arc<dyn ChatModel>, LlmError> {
+    match config {
+        LlmConfig::Endpoint(config) => Err(LlmError::Config(format!("not wired yet: {config:?}"))),
+        LlmConfig::Embedded(config) => Err(LlmError::Config(format!("not wired yet: {config:?}"))),
+    }
+}
