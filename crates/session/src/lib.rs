@@ -1,1 +1,41 @@
-//! session
+//! The conversation core: who speaks when, what was heard, what happens next.
+//!
+//! Two people in a conversation never wait for each other's machinery. So everything slow (hearing,
+//! transcribing, thinking, speaking) is outside, and what remains is a plain value that is told what happened and
+//! when, and says what to do:
+//!
+//! ```ignore
+//! session.handle(at, event);
+//! while let Some(action) = session.poll() { /* do it */ }
+//! let wake_me = session.deadline(); // then handle(at, Event::Tick), if nothing else came
+//! ```
+//!
+//! There is no I/O, no clock and no randomness in here. `at` is audio time since the session's start; the same
+//! events at the same times give the same actions, so a conversation of ten minutes is tested in milliseconds.
+
+mod action;
+mod config;
+mod event;
+mod id;
+mod item;
+mod notice;
+mod session;
+mod state;
+
+pub use action::{Action, TranscribeKind};
+pub use config::{
+    Announce, AtOnset, Config, ConfigPatch, Eagerness, InterruptionConfig, Limits, Modality,
+    ReplyOptions, ReplyPatch, Timing, Tool, ToolChoice, TurnDetection,
+};
+pub use event::{Clause, Control, Event, Finish, Place, Usage, WordMark};
+pub use id::{ItemId, ReplyId, TurnId};
+pub use item::{Content, Item, ItemKind, ItemStatus, Role};
+pub use notice::{
+    CancelReason, EndReason, ErrorCode, HeardBy, IncompleteReason, Notice, ReplyOutcome,
+    ReplyStatus,
+};
+pub use session::{Counters, Evidence, MAX_QUEUED, Session};
+pub use state::State;
+
+/// Samples a second in all positions of a reply's audio.
+pub const SAMPLE_RATE: u32 = duologue_audio::SAMPLE_RATE;

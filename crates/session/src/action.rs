@@ -1,0 +1,107 @@
+//! What the session tells a driver to do.
+
+use crate::{EndReason, Item, Notice, ReplyId, ReplyOptions, TurnId};
+use std::time::Duration;
+
+/// Something to do. Actions come in the order in which they must be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Transcribe a stretch of the input.
+    Transcribe {
+        /// Comes back with the answer.
+        turn: TurnId,
+        /// Comes back with the answer.
+        revision: u32,
+        /// Start, pre-roll included.
+        from: Duration,
+        /// End.
+        to: Duration,
+        /// Words so far, or the turn's text.
+        kind: TranscribeKind,
+    },
+    /// Give up every transcription of this turn up to and with this revision.
+    CancelTranscribe {
+        /// The turn.
+        turn: TurnId,
+        /// The revision.
+        revision: u32,
+    },
+    /// Ask the end-of-turn model about the input up to `to`.
+    JudgeEndOfTurn {
+        /// Comes back with the answer.
+        turn: TurnId,
+        /// Comes back with the answer.
+        revision: u32,
+        /// Start of the turn, pre-roll included.
+        from: Duration,
+        /// Where the speech ended.
+        to: Duration,
+    },
+    /// Ask the model for a reply.
+    Prompt {
+        /// Its generation.
+        reply: ReplyId,
+        /// The conversation, bounded by tokens, without the instructions.
+        history: Vec<Item>,
+        /// Instructions, tools and settings.
+        options: Box<ReplyOptions>,
+    },
+    /// Stop the model.
+    CancelPrompt {
+        /// Its generation.
+        reply: ReplyId,
+    },
+    /// Give the voice a piece of text. The reply's first one opens its utterance.
+    Speak {
+        /// The generation.
+        reply: ReplyId,
+        /// From 0 in each reply, without gaps; comes back in [`crate::WordMark::clause`].
+        clause: u32,
+        /// What to say.
+        text: String,
+    },
+    /// The voice gets no more text for this reply.
+    EndSpeech {
+        /// The generation.
+        reply: ReplyId,
+    },
+    /// Stop writing frames of this reply at once; keep what was not sent, and the last
+    /// [`crate::InterruptionConfig::max_rewind`] of what was.
+    Pause {
+        /// The generation.
+        reply: ReplyId,
+    },
+    /// Go on writing the reply but softly; [`Action::Resume`] brings it back.
+    Duck {
+        /// The generation.
+        reply: ReplyId,
+    },
+    /// Write frames of this reply from that position on, with a short fade-in.
+    Resume {
+        /// The generation.
+        reply: ReplyId,
+        /// Position in the reply's audio: the start of a word where there is one.
+        at_sample: u64,
+    },
+    /// Drop everything of this generation: frames, utterance, worker's work.
+    Stop {
+        /// The generation.
+        reply: ReplyId,
+    },
+    /// Tell the client.
+    Emit(Notice),
+    /// The session is over; nothing follows.
+    Close {
+        /// Why.
+        reason: EndReason,
+    },
+}
+
+/// What a transcription is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TranscribeKind {
+    /// The words so far, while speech goes on. Answered by [`crate::Event::Partial`].
+    Partial,
+    /// The turn's text. Answered by [`crate::Event::Transcript`].
+    Final,
+}
