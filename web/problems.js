@@ -1,0 +1,61 @@
+// What went wrong, and what to do about it, in plain words.
+
+/** Why the microphone cannot be used, before asking for it; null if it can be asked for. */
+export function microphoneObstacle({ secure, mediaDevices, worklet }) {
+  if (!secure) {
+    return "Browsers only lend the microphone to secure pages. Open this page over https, or on the machine itself as http://localhost. Typing works here as it is.";
+  }
+  if (!mediaDevices || !worklet) {
+    return "This browser cannot record sound for a page. Use a current Firefox, Chrome, Edge or Safari; typing works here as it is.";
+  }
+  return null;
+}
+
+/** Why `getUserMedia` refused. @param {string} name the name of its DOMException */
+export function microphoneRefused(name) {
+  switch (name) {
+    case "NotAllowedError":
+    case "SecurityError":
+      return "The microphone is blocked for this page. Allow it in the browser's address bar (and in the system's privacy settings), then press Talk again. Or type instead.";
+    case "NotFoundError":
+    case "OverconstrainedError":
+      return "No microphone was found. Plug one in or switch it on, then press Talk again. Or type instead.";
+    case "NotReadableError":
+    case "AbortError":
+      return "The microphone is there but does not answer; another program may be using it. Close that program, then press Talk again.";
+    default:
+      return `The microphone could not be opened (${name}). Press Talk to try again, or type instead.`;
+  }
+}
+
+/** The microphone went away during a conversation. */
+export const MICROPHONE_LOST =
+  "The microphone was unplugged or taken away. Connect it and press Talk again; typing still works.";
+
+/**
+ * Why there is no connection.
+ * @param {{kind: "unreachable"|"full"|"lost"|"refused"|"ended"|"offline", detail?: string}} failure
+ * @param {number|null} seconds until the next try, or null when none is planned
+ */
+export function connectionProblem({ kind, detail }, seconds) {
+  const again = seconds === null ? "Press Talk to try again." : `Trying again ${inSeconds(seconds)}.`;
+  switch (kind) {
+    case "offline":
+      return "This device is offline. The conversation goes on when the network is back.";
+    case "full":
+      return `The server is full: every place is taken. ${again}`;
+    case "lost":
+      return `The connection was lost. ${again} What was said so far is kept.`;
+    case "refused":
+      return `The server refused the conversation${detail ? ` (${detail})` : ""}. ${again}`;
+    case "ended":
+      return `The server ended the conversation${detail ? ` (${detail})` : ""}. Press Talk to start another.`;
+    default:
+      return `The server does not answer. Is "duologue serve" still running? ${again}`;
+  }
+}
+
+function inSeconds(seconds) {
+  const whole = Math.max(1, Math.ceil(seconds));
+  return whole === 1 ? "in a second" : `in ${whole} seconds`;
+}
