@@ -1,0 +1,238 @@
+//! The sessions of a worker: a bounded number of slots, and a name for each in use.
+//!
+//! A slot is a value that a [`Session`] owns, and a session lives for as long as somebody holds it: the table
+//! until it is ended, its utterance until the engine has let go of it. So a free slot is a free engine.
+//!
+//! Ids of sessions that ended are remembered for a while (the last 1,024), to tell "has ended" from "never was".
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use duologue_tts::Settings;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::model_manager::VoiceLease;
+use crate::outbox::Outbox;
+use crate::refusal::Refusal;
+
+const REMEMBERED: usize = 1_024;
+
+/// The right to one session; dropping it gives it back.
+pub(crate) struct Slot(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// An open session.
+pub(crate) struct Session {
+    pub(crate) id: String,
+    pub(crate) voice: VoiceLease,
+    pub(crate) settings: Settings,
+    pub(crate) lead: Duration,
+    opened: Instant,
+    /// The utterance it says or said last.
+    utterance: Mutex<Option<Arc<Outbox>>>,
+    // Given back in this order: who waits for `gone` finds the slot free.
+    _slot: Slot,
+    gone: CancellationToken,
+    _tell_gone: DropGuard,
+}
+
+impl Session {
+    pub(crate) fn new(
+        id: String,
+        voice: VoiceLease,
+        settings: Settings,
+        lead: Duration,
+        slot: Slot,
+    ) -> Self {
+        let gone = CancellationToken::new();
+        Session {
+            id,
+            voice,
+            settings,
+            lead,
+            opened: Instant::now(),
+            utterance: Mutex::new(None),
+            _slot: slot,
+            _tell_gone: gone.clone().drop_guard(),
+            gone,
+        }
+    }
+
+    /// Makes `outbox` the session's utterance, unless it is still saying another.
+    pub(crate) fn begin(&self, outbox: &Arc<Outbox>) -> Result<(), Refusal> {
+        let mut utterance = self.utterance();
+        if utterance.as_ref().is_some_and(|other| !other.is_over()) {
+            return Err(Refusal::Speaking(self.id.clone()));
+        }
+        *utterance = Some(Arc::clone(outbox));
+        Ok(())
+    }
+
+    /// What the session says or said last.
+    pub(crate) fn current(&self) -> Option<Arc<Outbox>> {
+        self.utterance().clone()
+    }
+
+    /// Since when it has nothing to say; `None` while it speaks.
+    fn idle_since(&self) -> Option<Instant> {
+        match &*self.utterance() {
+            None => Some(self.opened),
+            Some(utterance) => utterance.over_at(),
+        }
+    }
+
+    fn utterance(&self) -> MutexGuard<'_, Option<Arc<Outbox>>> {
+        self.utterance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All sessions of a worker.
+pub(crate) struct Sessions {
+    slots: Arc<Semaphore>,
+    max: usize,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    live: HashMap<String, Arc<Session>>,
+    ended: HashMap<String, Ended>,
+    /// The ended in order, oldest first.
+    order: VecDeque<String>,
+}
+
+/// Why a session is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// EndSession.
+    Asked,
+    /// It said nothing for this long.
+    Idle(Duration),
+}
+
+impl Sessions {
+    pub(crate) fn new(max: usize) -> Self {
+        Sessions {
+            slots: Arc::new(Semaphore::new(max)),
+            max,
+            table: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
+    pub(crate) fn free(&self) -> usize {
+        self.slots.available_permits()
+    }
+
+    /// A free slot.
+    pub(crate) fn slot(&self) -> Result<Slot, Refusal> {
+        let permit = Arc::clone(&self.slots).try_acquire_owned();
+        permit.map(Slot).map_err(|_| Refusal::Full(self.max))
+    }
+
+    /// Refuses an id that a live session has.
+    pub(crate) fn check_unused(&self, id: &str) -> Result<(), Refusal> {
+        if self.lock().live.contains_key(id) {
+            return Err(Refusal::SessionExists(id.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Puts a session in.
+    pub(crate) fn insert(&self, session: Session) -> Result<(), Refusal> {
+        let mut table = self.lock();
+        if table.live.contains_key(&session.id) {
+            return Err(Refusal::SessionExists(session.id.clone()));
+        }
+        if table.ended.remove(&session.id).is_some() {
+            table.order.retain(|id| *id != session.id);
+        }
+        table.live.insert(session.id.clone(), Arc::new(session));
+        Ok(())
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Result<Arc<Session>, Refusal> {
+        let table = self.lock();
+        match table.live.get(id) {
+            Some(session) => Ok(Arc::clone(session)),
+            None => Err(table.missing(id)),
+        }
+    }
+
+    /// Ends a session: stops what it says, and gives what tells when its slot is free. `None` if it had ended
+    /// before.
+    pub(crate) fn end(&self, id: &str) -> Result<Option<CancellationToken>, Refusal> {
+        let mut table = self.lock();
+        let Some(session) = table.live.remove(id) else {
+            return match table.missing(id) {
+                Refusal::SessionEnded(..) => Ok(None),
+                refusal => Err(refusal),
+            };
+        };
+        table.remember(id, Ended::Asked);
+        drop(table);
+        if let Some(utterance) = session.current() {
+            utterance.end(None);
+        }
+        Ok(Some(session.gone.clone()))
+    }
+
+    /// Ends the sessions that have said nothing for `limit`.
+    pub(crate) fn reap(&self, now: Instant, limit: Duration) -> Vec<String> {
+        let mut table = self.lock();
+        let idle = |session: &Session| {
+            session
+                .idle_since()
+                .is_some_and(|since| now >= since + limit)
+        };
+        let dead: Vec<String> = table
+            .live
+            .values()
+            .filter(|session| idle(session))
+            .map(|session| session.id.clone())
+            .collect();
+        for id in &dead {
+            table.live.remove(id);
+            table.remember(id, Ended::Idle(limit));
+        }
+        dead
+    }
+
+    /// Everything that is being said.
+    pub(crate) fn speaking(&self) -> Vec<Arc<Outbox>> {
+        let table = self.lock();
+        let current = table.live.values().filter_map(|session| session.current());
+        current.filter(|utterance| !utterance.is_over()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn missing(&self, id: &str) -> Refusal {
+        match self.ended.get(id) {
+            Some(why) => Refusal::SessionEnded(id.to_owned(), *why),
+            None => Refusal::UnknownSession(id.to_owned()),
+        }
+    }
+
+    fn remember(&mut self, id: &str, why: Ended) {
+        if self.ended.insert(id.to_owned(), why).is_none() {
+            self.order.push_back(id.to_owned());
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
+    }
+}

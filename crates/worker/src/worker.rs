@@ -1,0 +1,244 @@
+//! Puts a worker together and serves it, over TCP or within the process.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use duologue_rpc::tts_worker_server::TtsWorkerServer;
+use duologue_voicepack::VoicepackStore;
+use futures_util::future::join_all;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::config::WorkerConfig;
+use crate::engine::Engine;
+use crate::model_manager::{ModelError, ModelManager};
+use crate::refusal::Refusal;
+use crate::service::{Inner, Service};
+use crate::sessions::Sessions;
+use crate::voices::{DiskVoices, VoiceSource};
+
+/// What an in-memory connection holds in each direction: a few frames, so that what a pause can no longer
+/// hold back is little.
+const PIPE_BYTES: usize = 64 * 1024;
+/// A connection that answers no ping for this long is dead, and what it was saying is stopped.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// For connections to close after the last utterance has ended.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// A running TTS worker. Clones are handles on the same one.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use duologue_rpc::tts_worker_client::TtsWorkerClient;
+/// use duologue_worker::{Worker, WorkerConfig};
+///
+/// let store = duologue_voicepack::VoicepackStore::open_default()?;
+/// let worker = Worker::start(WorkerConfig::default(), store).await?;
+/// let client = TtsWorkerClient::new(worker.channel());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Worker {
+    inner: Arc<Inner>,
+    routes: Routes,
+    health: HealthReporter,
+    /// Set when connections are to close.
+    closed: CancellationToken,
+}
+
+/// Why a worker does not start or serve.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A setting that cannot be.
+    #[error("in the worker's configuration: {0}")]
+    Config(String),
+    /// The default voice or one of the preload list.
+    #[error("a voice that is to be there from the start: {0}")]
+    Preload(#[from] ModelError),
+    /// The service's own descriptors do not decode.
+    #[error("gRPC reflection: {0}")]
+    Reflection(String),
+    /// The listening socket failed.
+    #[error("the worker's listener failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+impl Worker {
+    /// Loads and warms up the default voice and the preload list from `store`, and is then ready.
+    ///
+    /// # Errors
+    /// [`WorkerError::Config`] or [`WorkerError::Preload`].
+    pub async fn start(config: WorkerConfig, store: VoicepackStore) -> Result<Self, WorkerError> {
+        let tone = config.tone;
+        Self::start_with(config, Arc::new(DiskVoices { store, tone })).await
+    }
+
+    /// As [`Worker::start`], with voices from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Worker::start`].
+    pub async fn start_with(
+        config: WorkerConfig,
+        source: Arc<dyn VoiceSource>,
+    ) -> Result<Self, WorkerError> {
+        config.check()?;
+        let models = ModelManager::new(source, config.max_parallel_loads, config.timeouts.load());
+        for name in config.default_voice.iter().chain(&config.preload) {
+            models.ensure(name).await?;
+        }
+        let inner = Arc::new(Inner {
+            sessions: Sessions::new(config.max_sessions),
+            engine: Engine::new(config.engine_threads()),
+            models,
+            config,
+            shutdown: CancellationToken::new(),
+        });
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<TtsWorkerServer<Service>>().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(duologue_rpc::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(|error| WorkerError::Reflection(error.to_string()))?;
+        let mut routes = RoutesBuilder::default();
+        routes
+            .add_service(TtsWorkerServer::new(Service(Arc::clone(&inner))))
+            .add_service(health_service)
+            .add_service(reflection);
+        tokio::spawn(reap(Arc::downgrade(&inner), inner.shutdown.clone()));
+        Ok(Worker {
+            inner,
+            routes: routes.routes(),
+            health,
+            closed: CancellationToken::new(),
+        })
+    }
+
+    /// A connection to this worker within the process: the same service and the same protocol as over TCP, on
+    /// an in-memory pipe. Served until the channel and its clones are dropped or the worker is drained.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        // Each is one connection being made; the client waits when the server is behind.
+        let (connections, accepted) = mpsc::channel::<io::Result<_>>(4);
+        let server = Server::builder()
+            .add_routes(self.routes.clone())
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(accepted),
+                self.closed.clone().cancelled_owned(),
+            );
+        tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::warn!(%error, "the in-process connection failed");
+            }
+        });
+        let connect = move |_: Uri| {
+            let connections = connections.clone();
+            async move {
+                let (near, far) = tokio::io::duplex(PIPE_BYTES);
+                let shut =
+                    |_| io::Error::new(io::ErrorKind::BrokenPipe, "the worker has shut down");
+                connections.send(Ok(far)).await.map_err(shut)?;
+                Ok::<_, io::Error>(TokioIo::new(near))
+            }
+        };
+        Endpoint::from_static("http://worker.in-process")
+            .connect_with_connector_lazy(tower::service_fn(connect))
+    }
+
+    /// Serves on `listener` until `shutdown`, then as [`Worker::drain`].
+    ///
+    /// # Errors
+    /// [`WorkerError::Serve`] when the listener fails.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), WorkerError> {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let stop_accepting = shutdown.clone();
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .add_routes(self.routes.clone())
+            .serve_with_incoming_shutdown(incoming, stop_accepting.cancelled_owned());
+        let drained = async {
+            shutdown.cancelled().await;
+            self.drain().await;
+            tokio::time::sleep(CLOSE_WAIT).await;
+        };
+        tokio::pin!(server);
+        tokio::select! {
+            served = &mut server => {
+                // Connections may close before the worker's other clients are done.
+                if shutdown.is_cancelled() {
+                    self.drain().await;
+                }
+                Ok(served?)
+            }
+            // Somebody keeps a connection open, as a health watch does.
+            () = drained => Ok(()),
+        }
+    }
+
+    /// Takes no more work, lets running utterances finish up to the configured time, ends those that have
+    /// not, and closes connections within the process.
+    pub async fn drain(&self) {
+        self.inner.shutdown.cancel();
+        self.health
+            .set_not_serving::<TtsWorkerServer<Service>>()
+            .await;
+        self.health
+            .set_service_status("", ServingStatus::NotServing)
+            .await;
+        let speaking = self.inner.sessions.speaking();
+        let all = join_all(speaking.iter().map(|utterance| utterance.ended.cancelled()));
+        if tokio::time::timeout(self.inner.config.timeouts.drain(), all)
+            .await
+            .is_err()
+        {
+            for utterance in &speaking {
+                utterance.end(Some(Refusal::ShuttingDown.into()));
+            }
+        }
+        self.closed.cancel();
+    }
+
+    /// Utterances that wait for an engine thread: how far the worker is behind.
+    #[must_use]
+    pub fn queue_depth(&self) -> usize {
+        self.inner.engine.queue_depth()
+    }
+}
+
+/// Ends sessions that have been idle too long, until the worker is gone.
+async fn reap(worker: std::sync::Weak<Inner>, shutdown: CancellationToken) {
+    loop {
+        let Some(limit) = worker
+            .upgrade()
+            .map(|worker| worker.config.timeouts.idle_session())
+        else {
+            return;
+        };
+        let pause = (limit / 4).clamp(Duration::from_millis(250), Duration::from_secs(30));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.cancelled() => return,
+        }
+        let Some(worker) = worker.upgrade() else {
+            return;
+        };
+        for session in worker.sessions.reap(Instant::now(), limit) {
+            tracing::info!(session, "ended: it said nothing for {} s", limit.as_secs());
+        }
+    }
+}
