@@ -376,6 +376,7 @@ function ensure(state, id, role) {
 }
 
 function insert(state, item, after) {
+  if (find(state, item.id) !== undefined) return state;
   const at = after ? state.items.findIndex((each) => each.id === after) : -1;
   const items = [...state.items];
   items.splice(at < 0 ? items.length : at + 1, 0, item);

@@ -31,7 +31,7 @@ export function heardLength(item, ms) {
   const from = marks[index];
   const to = marks[index + 1] ?? end(item, from);
   if (to.ms <= from.ms) return endOfWord(text, from.at);
-  const part = Math.min(1, (ms - from.ms) / (to.ms - from.ms));
+  const part = Math.max(0, Math.min(1, (ms - from.ms) / (to.ms - from.ms)));
   return endOfWord(text, Math.floor(from.at + part * (to.at - from.at)));
 }
 
@@ -60,7 +60,9 @@ function prefixLength(text, heard) {
   return at;
 }
 
+// A word counts from its first character on; between words nothing is added.
 function endOfWord(text, at) {
+  if (at === 0 || /\s/.test(text[at - 1])) return at;
   const rest = text.slice(at).search(/\s/);
   return rest < 0 ? text.length : at + rest;
 }
