@@ -1,0 +1,171 @@
+//! Silero VAD v5: the default detector.
+//!
+//! A recurrent network over 32 ms windows, each seen with the last 4 ms of the
+//! one before. Silero Team, "Silero VAD" (2021-2024), ONNX export
+//! `silero_vad.onnx`: inputs `input` [1, 576], `state` [2, 1, 128] and `sr`,
+//! outputs `output` [1, 1] and `stateN`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rten::{Model, NodeId, RunOptions, ThreadPool};
+use rten_tensor::NdTensor;
+use rten_tensor::prelude::*;
+
+use crate::detector::Windower;
+use crate::{SAMPLE_RATE, VadError, VoiceDetector, Window};
+
+/// Samples a window: 32 ms.
+const WINDOW: usize = 512;
+/// Samples of the window before that each window begins with.
+const CONTEXT: usize = 64;
+const STATE: [usize; 3] = [2, 1, 128];
+const NAME: &str = "Silero VAD";
+
+/// The network and the threads it runs on, shared by all sessions.
+#[derive(Clone)]
+pub struct SileroModel {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    model: Model,
+    input: NodeId,
+    state: NodeId,
+    rate: NodeId,
+    output: NodeId,
+    next_state: NodeId,
+    /// Of one thread each: a window is too little work to be shared out.
+    pools: Vec<Arc<ThreadPool>>,
+    next_pool: AtomicUsize,
+}
+
+impl SileroModel {
+    /// Loads `silero_vad.onnx`. Its sessions are spread over `threads` threads
+    /// (at least one); a window takes one of them for well under a millisecond.
+    pub fn load(path: &Path, threads: usize) -> Result<SileroModel, VadError> {
+        let model = Model::load_file(path).map_err(|error| VadError::load(path, error))?;
+        let node = |name: &str| {
+            model
+                .node_id(name)
+                .map_err(|error| VadError::wrong(path, NAME, error))
+        };
+        let shared = Shared {
+            input: node("input")?,
+            state: node("state")?,
+            rate: node("sr")?,
+            output: node("output")?,
+            next_state: node("stateN")?,
+            pools: (0..threads.max(1))
+                .map(|_| Arc::new(ThreadPool::with_num_threads(1)))
+                .collect(),
+            next_pool: AtomicUsize::new(0),
+            model,
+        };
+        Ok(SileroModel {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// A detector for one stream.
+    pub fn detector(&self) -> SileroDetector {
+        let turn = self.shared.next_pool.fetch_add(1, Ordering::Relaxed);
+        let pool = &self.shared.pools[turn % self.shared.pools.len()];
+        SileroDetector {
+            shared: Arc::clone(&self.shared),
+            pool: Arc::clone(pool),
+            memory: Memory::new(),
+            windower: Windower::new(WINDOW),
+        }
+    }
+}
+
+/// Hears speech in one stream with Silero VAD, 32 ms at a time.
+pub struct SileroDetector {
+    shared: Arc<Shared>,
+    pool: Arc<ThreadPool>,
+    memory: Memory,
+    windower: Windower,
+}
+
+/// What the network knows of the stream so far.
+struct Memory {
+    state: NdTensor<f32, 3>,
+    /// The last samples of the window before, and room for the next.
+    input: NdTensor<f32, 2>,
+}
+
+impl Memory {
+    fn new() -> Memory {
+        Memory {
+            state: NdTensor::zeros(STATE),
+            input: NdTensor::zeros([1, CONTEXT + WINDOW]),
+        }
+    }
+}
+
+impl VoiceDetector for SileroDetector {
+    fn window(&self) -> usize {
+        self.windower.length()
+    }
+
+    fn process(&mut self, samples: &[f32], windows: &mut Vec<Window>) -> Result<(), VadError> {
+        let SileroDetector {
+            shared,
+            pool,
+            memory,
+            windower,
+        } = self;
+        windower.process(samples, windows, |window| {
+            let scored = shared.score(pool, memory, window);
+            if scored.is_err() {
+                *memory = Memory::new();
+            }
+            scored
+        })
+    }
+
+    fn reset(&mut self) {
+        self.memory = Memory::new();
+        self.windower.reset();
+    }
+}
+
+impl Shared {
+    fn score(
+        &self,
+        pool: &Arc<ThreadPool>,
+        memory: &mut Memory,
+        window: &[f32],
+    ) -> Result<f32, VadError> {
+        let failed = |error: &dyn ToString| VadError::run(NAME, error.to_string());
+        let Some(input) = memory.input.data_mut() else {
+            return Err(failed(&"its input is not contiguous"));
+        };
+        input.copy_within(WINDOW.., 0);
+        input[CONTEXT..].copy_from_slice(window);
+        let mut options = RunOptions::default();
+        options.thread_pool = Some(Arc::clone(pool));
+        let rate = NdTensor::from(SAMPLE_RATE as i32);
+        let inputs = vec![
+            (self.input, memory.input.view().into()),
+            (self.state, memory.state.view().into()),
+            (self.rate, rate.view().into()),
+        ];
+        let [probability, state] = self
+            .model
+            .run_n(inputs, [self.output, self.next_state], Some(options))
+            .map_err(|error| failed(&error))?;
+        let probability: NdTensor<f32, 2> = probability
+            .try_into()
+            .map_err(|_| failed(&"its output is not a matrix"))?;
+        memory.state = state
+            .try_into()
+            .map_err(|_| failed(&"its state is not of three axes"))?;
+        match probability.iter().next() {
+            Some(&p) if p.is_finite() => Ok(p),
+            other => Err(failed(&format!("it gave {other:?} as a probability"))),
+        }
+    }
+}
