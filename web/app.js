@@ -191,6 +191,7 @@ let waitingText = null; // typed before there was a connection
 
 function type(text) {
   waitingText = null;
+  byId("text").value = "";
   reportNow();
   dispatch({ type: "local.typed", id: newId(), text });
 }
@@ -198,7 +199,6 @@ function type(text) {
 async function submit() {
   const text = byId("text").value.trim();
   if (text === "") return;
-  byId("text").value = "";
   if (soundPossible()) await audio.open().catch((error) => console.warn(error));
   if (state.connection === "open") {
     type(text);

@@ -31,6 +31,12 @@ export function describe({ steps, total }) {
   return `Answered in ${milliseconds(total)}: ${parts.join(", ")}.`;
 }
 
+/** What the total spans, in words. */
+export function span({ steps }) {
+  const spoken = steps.some((step) => step.name === "end_of_turn");
+  return `from your last ${spoken ? "word" : "line"} to the reply’s first sound`;
+}
+
 export function milliseconds(ms) {
   return ms >= 9995 ? `${(ms / 1000).toFixed(0)} s` : ms >= 995 ? `${(ms / 1000).toFixed(2)} s` : `${Math.round(ms)} ms`;
 }

@@ -38,9 +38,9 @@ export function base64Ms(base64) {
   return (Math.floor(bytes / 2) / WIRE_RATE) * 1000;
 }
 
-/** Root mean square of a block in -1..1, as 0..1 on a scale the ear agrees with (-55..-10 dB). */
+/** Root mean square of a block in -1..1, as 0..1 on a scale the ear agrees with (-50..0 dB, bent so that speech at arm's length fills about half). */
 export function loudness(rms) {
   if (rms <= 0) return 0;
   const decibels = 20 * Math.log10(rms);
-  return Math.max(0, Math.min(1, (decibels + 55) / 45));
+  return Math.max(0, Math.min(1, (decibels + 50) / 50)) ** 1.5;
 }

@@ -1,7 +1,7 @@
 // Puts the state on the page. Reads nothing back from it and decides nothing.
 
 import { phase, spokenLength } from "./conversation.js";
-import { describe, milliseconds, picture, sparkline } from "./latency.js";
+import { describe, milliseconds, picture, span, sparkline } from "./latency.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -46,6 +46,7 @@ export class View {
   #controls(state) {
     const now = phase(state);
     const live = state.connection !== "off";
+    document.body.toggleAttribute("data-listening", state.connection === "open" && state.microphone);
     if (this.shown.phase !== now) {
       this.shown.phase = now;
       const [word, hint, name] = WORDS[now];
@@ -114,6 +115,7 @@ export class View {
     panel.querySelector(".some").hidden = last === undefined;
     if (last === undefined) return;
     panel.querySelector(".total b").textContent = milliseconds(last.total);
+    panel.querySelector(".total span").textContent = span(last);
     const { width, height, body } = picture(last);
     const bars = byId("bars");
     bars.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -159,7 +161,7 @@ function fill(row, item, spoken) {
     parts.push(item.text.slice(0, spoken));
     const rest = item.text.slice(spoken);
     if (rest.trim() !== "") {
-      if (item.cut !== null) parts.push(struck(rest), part("small", "note", "Cut off here; the rest was not heard."));
+      if (item.cut !== null) parts.push(...struck(rest), part("small", "note", "Cut off here; the rest was not heard."));
       else parts.push(part("span", "coming", rest));
     } else if (item.cut !== null) {
       parts.push(part("small", "note", "Stopped here."));
@@ -170,9 +172,10 @@ function fill(row, item, spoken) {
 }
 
 function struck(text) {
+  const [, before, words, after] = /^(\s*)(.*?)(\s*)$/s.exec(text);
   const cut = part("del", "cut", "");
-  cut.append(part("span", "hidden", " Not heard: "), text);
-  return cut;
+  cut.append(part("span", "hidden", " Not heard: "), words);
+  return [before, cut, after];
 }
 
 function waiting(name) {

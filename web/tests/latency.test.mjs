@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bars, describe, milliseconds, picture, sparkline } from "../latency.js";
+import { bars, describe, milliseconds, picture, span, sparkline } from "../latency.js";
 
 const TURN = {
   steps: [
@@ -40,6 +40,11 @@ test("a name from the server cannot become markup", () => {
 
 test("the picture is told in words too", () => {
   assert.equal(describe(TURN), "Answered in 560 ms: turn over 150 ms, transcript 30 ms, first words 240 ms, sent 80 ms, heard 60 ms.");
+});
+
+test("a typed turn is not said to have had a last word", () => {
+  assert.match(span(TURN), /last word/);
+  assert.match(span({ steps: [{ name: "sent", ms: 100 }] }), /last line/);
 });
 
 test("times are written short", () => {
