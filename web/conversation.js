@@ -269,8 +269,10 @@ function itemAdded(state, { item, previous_item_id }) {
   const text = (item.content ?? []).map((part) => part.text ?? part.transcript ?? "").join("");
   const known = find(state, item.id);
   if (known === undefined) {
-    const waiting = item.role === "user" && text === "";
-    return insert(state, { ...blank(item.id, item.role), text, pending: waiting, committed: true }, previous_item_id);
+    const pending = item.role === "user" && text === "";
+    const written = item.role === "assistant" && text !== ""; // text that came without sound
+    const fresh = { ...blank(item.id, item.role), text, pending, written, done: written, committed: true };
+    return insert(state, fresh, previous_item_id);
   }
   if (known.text === "" && text !== "") {
     return update(state, item.id, { text, pending: false, committed: true });
@@ -340,6 +342,7 @@ function addPlayed(state) {
 export function spokenLength(state, item) {
   if (item.role !== "assistant" || item.written) return item.text.length;
   if (item.cut !== null) return item.cut;
+  if (item.done && item.marks.length === 0) return item.text.length; // nothing to keep pace with
   return heardLength(item, state.heard[item.id] ?? 0);
 }
 

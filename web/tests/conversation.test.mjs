@@ -205,6 +205,12 @@ test("a reply without sound is shown whole", () => {
   assert.equal(spokenLength(state, state.items[0]), "In writing.".length);
 });
 
+test("a reply whose text comes only at its end is shown when it is done", () => {
+  const quiet = REPLYING.filter((each) => each.type !== "response.output_audio_transcript.delta");
+  const { state } = run([...OPEN, DUOLOGUE, ...ASKED, ...quiet, ...REPLIED]);
+  assert.equal(spokenLength(state, state.items[1]), CLAUSES.join("").length);
+});
+
 test("a lost connection cuts the running reply where it was heard and keeps the rest", () => {
   const { state, effects } = run([...OPEN, DUOLOGUE, ...ASKED, TRANSCRIBED, ...REPLYING, { type: "local.heard", item: "a", ms: 2000 }, { type: "local.waiting", text: "The connection was lost." }]);
   assert.equal(phase(state), "waiting");
