@@ -5,10 +5,14 @@
 
 mod chat;
 mod config;
+mod endpoint;
 mod error;
 pub mod speakable;
+mod tags;
 
 use std::sync::Arc;
+
+use tokio::sync::mpsc;
 
 pub use chat::{
     ChatModel, ChatRequest, Delta, FinishReason, Message, ModelInfo, ReplyStream, Role, Tool,
@@ -24,7 +28,12 @@ pub use error::LlmError;
 /// [`LlmError::Config`] or [`LlmError::Load`]. An endpoint is not contacted here.
 pub fn load(config: &LlmConfig) -> Result<Arc<dyn ChatModel>, LlmError> {
     match config {
-        LlmConfig::Endpoint(config) => Err(LlmError::Config(format!("not wired yet: {config:?}"))),
+        LlmConfig::Endpoint(config) => Ok(Arc::new(endpoint::EndpointModel::new(config)?)),
         LlmConfig::Embedded(config) => Err(LlmError::Config(format!("not wired yet: {config:?}"))),
     }
+}
+
+/// A reply that a task or thread sends piece by piece.
+fn stream_of(mut receiver: mpsc::Receiver<Result<Delta, LlmError>>) -> ReplyStream {
+    Box::pin(futures_util::stream::poll_fn(move |context| receiver.poll_recv(context)))
 }
