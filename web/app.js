@@ -38,6 +38,9 @@ function carryOut(effect) {
       if (firstAudio.item !== effect.item) firstAudio = { item: effect.item, time: performance.now() };
       audio.play(effect.item, effect.audio);
       break;
+    case "resume":
+      audio.resume(effect.item, effect.ms);
+      break;
     case "send":
       connection.send(effect.event);
       break;

@@ -83,9 +83,15 @@ export class Audio {
     this.player?.port.postMessage({ op: "push", item, samples }, [samples.buffer]);
   }
 
-  /** @param {"end"|"pause"|"resume"|"clear"} op */
+  /** @param {"end"|"pause"|"clear"} op */
   command(op, item = null) {
     this.player?.port.postMessage({ op, item });
+  }
+
+  /** Goes on after a pause. @param {number|null} ms where in the item the audio that follows begins */
+  resume(item = null, ms = null) {
+    const position = ms === null ? null : Math.round((ms * WIRE_RATE) / 1000);
+    this.player?.port.postMessage({ op: "resume", item, position });
   }
 
   /** What has come out of the speaker by now: `{item, ms}` or null. */

@@ -32,18 +32,22 @@ export function initial() {
 
 /**
  * One word for what is going on, the truest first: sound that is heard beats what is announced.
- * @returns {"off"|"asking"|"connecting"|"waiting"|"held"|"speaking"|"hearing"|"thinking"|"ended"|"ready"|"muted"|"resting"|"listening"}
+ * @returns {"off"|"asking"|"connecting"|"waiting"|"held"|"speaking"|"hearing"|"thinking"|"ended"|"ready"|"muted"|"listening"}
  */
 export function phase(state) {
   if (state.connection !== "open") return state.connection;
   if (state.held || state.serverState === "barged_in") return "held";
   if (state.playing !== null) return "speaking";
-  if (state.userSpeaking) return "hearing";
-  if (state.response !== null || state.serverState === "thinking") return "thinking";
+  if (state.userSpeaking || state.serverState === "listening") return "hearing";
+  if (replyAwaited(state) || state.serverState === "thinking") return "thinking";
   if (state.serverState === "ended") return "ended";
   if (!state.microphone) return "ready";
-  if (state.muted) return "muted";
-  return state.serverState === "waiting_for_input" ? "resting" : "listening";
+  return state.muted ? "muted" : "listening";
+}
+
+// A response stays open until its last sound was heard; by then nothing of it is awaited.
+function replyAwaited({ response, items }) {
+  return response !== null && items.find((item) => item.id === response.item)?.audioDone !== true;
 }
 
 /** Whether there is a reply to stop. */
@@ -136,7 +140,9 @@ const HANDLERS = {
     if (item === undefined) return state;
     const cut = cutAt(item, audio_end_ms, duologue?.heard);
     const heard = { ...state.heard, [item_id]: audio_end_ms };
-    effects.push({ kind: "announce", text: `The reply was cut off after: ${item.text.slice(0, cut)}` });
+    if (!item.announced) {
+      effects.push({ kind: "announce", text: `The reply was cut off after: ${item.text.slice(0, cut)}` });
+    }
     return update({ ...state, heard }, item_id, { cut, done: true, announced: true });
   },
 
@@ -184,7 +190,7 @@ const HANDLERS = {
         changes.announced = true;
       }
       next = update(next, over, changes);
-      if (response?.status === "cancelled" && item.text.trim() === "") next = remove(next, over);
+      if (response?.status === "cancelled") next = cancelled(next, over, response.duologue);
     }
     if (response?.status === "failed") {
       const why = response.status_details?.error?.message ?? "the server gave no reason";
@@ -208,21 +214,33 @@ const HANDLERS = {
     effects.push({ kind: "pause" });
     return { ...state, held: true };
   },
-  "duologue.playout.resume": (state, _event, effects) => {
-    effects.push({ kind: "resume" });
-    return { ...state, held: false };
+  "duologue.playout.resume": (state, { item_id, audio_start_ms }, effects) => {
+    effects.push({ kind: "resume", item: item_id ?? null, ms: audio_start_ms ?? null });
+    const next = { ...state, held: false };
+    if (find(next, item_id) === undefined || typeof audio_start_ms !== "number") return next;
+    return update(next, item_id, { audioMs: audio_start_ms, audioDone: false });
   },
   "duologue.playout.clear": (state, { item_id, audio_end_ms }, effects) => {
     effects.push({ kind: "clear", item: item_id ?? null });
     const next = { ...state, held: false };
     const item = find(next, item_id);
     if (item === undefined || item.cut !== null) return next;
-    return update(next, item_id, { cut: cutAt(item, audio_end_ms), done: true });
+    // The server counts what it sent; what was heard of it is known on this side.
+    const ms = Math.min(audio_end_ms ?? 0, state.heard[item_id] ?? Infinity);
+    return update(next, item_id, { cut: cutAt(item, ms), done: true });
   },
   "duologue.interruption": (state, { outcome }) => {
     const next = { ...state, held: false };
     return outcome === "retracted" ? dropUncommitted({ ...next, userSpeaking: false }) : next;
   },
+  "duologue.input.discarded": (state, { item_id }) => {
+    const next = { ...state, userSpeaking: false };
+    return find(next, item_id)?.committed === false ? remove(next, item_id) : next;
+  },
+  "duologue.idle_warning": (state, { ends_in_ms }) => ({
+    ...state,
+    notice: { level: "info", text: `Nobody has spoken for a while: the conversation ends in ${Math.ceil(ends_in_ms / 1000)} seconds.` },
+  }),
   "duologue.turn.metrics": (state, { turn, steps, voice_to_voice_ms }) =>
     addPlayed({
       ...state,
@@ -289,13 +307,26 @@ function cutReply(state, effects) {
   const item = id === null ? undefined : find(state, id);
   if (item !== undefined && item.cut === null) {
     const ms = Math.round(state.heard[id] ?? 0);
-    if (item.audioMs > 0) {
+    // A server that keeps count of what was heard needs no telling, unless it took the reply for over.
+    if (item.audioMs > 0 && !(state.duologue && state.response !== null)) {
       const audio_end_ms = Math.min(ms, Math.floor(item.audioMs));
       effects.push(send({ type: "conversation.item.truncate", item_id: id, content_index: 0, audio_end_ms }));
     }
     next = update(next, id, { cut: cutAt(item, ms), done: true });
   }
   return next;
+}
+
+// What the server knows of a reply that was cut off: the words that were heard and those that were not.
+function cancelled(state, id, known) {
+  const item = find(state, id);
+  if (typeof known?.heard === "string") {
+    const heard = known.heard.trim();
+    const unheard = (known.unheard ?? "").trim();
+    if (heard === "" && unheard === "") return remove(state, id);
+    return update(state, id, { text: `${heard} ${unheard}`.trim(), cut: heard.length });
+  }
+  return item.text.trim() === "" ? remove(state, id) : state;
 }
 
 function lost(state, connection, text, effects) {

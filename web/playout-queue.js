@@ -67,9 +67,26 @@ export class PlayoutQueue {
     this.settled = false;
   }
 
-  resume() {
+  /**
+   * Goes on. With a position (samples of that item), the audio that follows begins there: what is
+   * buffered from there on is dropped, and if it was played already it will be played again.
+   */
+  resume(item = null, position = null) {
     this.paused = false;
     this.waited = this.cushion; // it was playing: start without waiting again
+    if (item === null || position === null || item !== this.item) return;
+    this.ended.delete(item);
+    let at = this.played;
+    for (const chunk of this.chunks) {
+      if (chunk.item !== item) continue;
+      const left = chunk.samples.length - chunk.at;
+      const keep = Math.max(0, Math.min(left, position - at));
+      chunk.samples = chunk.samples.subarray(0, chunk.at + keep);
+      this.buffered -= left - keep;
+      at += keep;
+    }
+    this.played = Math.min(this.played, position);
+    this.gain = 0;
   }
 
   /** Drops one item, or everything; later audio of the same items is ignored. Ends a pause. */

@@ -22,11 +22,11 @@ class Playout extends AudioWorkletProcessor {
     this.port.onmessage = ({ data }) => this.#command(data);
   }
 
-  #command({ op, item, samples }) {
+  #command({ op, item, samples, position }) {
     if (op === "push") this.queue.push(item, samples);
     else if (op === "end") this.queue.end(item);
     else if (op === "pause") this.queue.pause();
-    else if (op === "resume") this.queue.resume();
+    else if (op === "resume") this.queue.resume(item, position);
     else if (op === "clear") this.queue.clear(item);
     else if (op === "close") this.open = false;
   }

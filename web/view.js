@@ -18,12 +18,13 @@ const WORDS = {
   thinking: ["Thinking", "", "Stop the reply"],
   speaking: ["Speaking", "press to stop, or just talk", "Stop the reply"],
   held: ["Holding", "you spoke over the reply", "Stop the reply"],
-  resting: ["Waiting for you", "", "Waiting for you"],
   ended: ["Ended", "press to start again", "Talk"],
 };
 
+const UNHEARD_SHOWN = 120; // characters
+
 /** Phases in which the big button has nothing to do. */
-export const IDLE = new Set(["asking", "connecting", "listening", "muted", "resting"]);
+export const IDLE = new Set(["asking", "connecting", "listening", "muted"]);
 
 export class View {
   constructor() {
@@ -159,7 +160,7 @@ function fill(row, item, spoken) {
     parts.push(waiting("Thinking"));
   } else {
     parts.push(item.text.slice(0, spoken));
-    const rest = item.text.slice(spoken);
+    const rest = shortened(item.text.slice(spoken), item.cut !== null);
     if (rest.trim() !== "") {
       if (item.cut !== null) parts.push(...struck(rest), part("small", "note", "Cut off here; the rest was not heard."));
       else parts.push(part("span", "coming", rest));
@@ -169,6 +170,12 @@ function fill(row, item, spoken) {
   }
   if (item.problem !== null) parts.push(part("small", "note problem", item.problem));
   said.replaceChildren(...parts);
+}
+
+// Of a long text that was never heard, its beginning is enough.
+function shortened(text, cut) {
+  if (!cut || text.length <= UNHEARD_SHOWN) return text;
+  return text.slice(0, UNHEARD_SHOWN).replace(/\s+\S*$/, "") + " …";
 }
 
 function struck(text) {

@@ -51,8 +51,18 @@ test("the phase follows a spoken turn from listening to listening", () => {
   assert.deepEqual(phases, ["connecting", "ready", "listening", "hearing", "listening", "thinking", "speaking", "listening"]);
 });
 
+test("the server's states are told from the user's side", () => {
+  const said = (server) => phase(run([...OPEN, DUOLOGUE, { type: "duologue.state", state: server }]).state);
+  assert.deepEqual(["waiting_for_input", "listening", "thinking", "barged_in", "ended"].map(said), ["listening", "hearing", "thinking", "held", "ended"]);
+});
+
+test("a response that is open but heard to its end is not waited for", () => {
+  const { state } = run([...OPEN, DUOLOGUE, ...ASKED, ...REPLYING, REPLIED[0], { type: "local.silent" }]);
+  assert.equal(phase(state), "listening");
+});
+
 test("sound that is still playing is speech, whatever the server has announced", () => {
-  const { state } = run([...OPEN, DUOLOGUE, ...ASKED, ...REPLYING, ...REPLIED, { type: "duologue.state", state: "listening" }]);
+  const { state } = run([...OPEN, DUOLOGUE, ...ASKED, ...REPLYING, ...REPLIED, { type: "duologue.state", state: "waiting_for_input" }]);
   assert.equal(phase(state), "speaking");
 });
 
@@ -119,13 +129,14 @@ test("speech over the reply holds it, and a cough lets it go on", () => {
   const after = run(
     [
       { type: "duologue.interruption", outcome: "retracted", evidence: "silence" },
-      { type: "duologue.playout.resume", response_id: "r" },
+      { type: "duologue.playout.resume", response_id: "r", item_id: "a", audio_start_ms: 1200 },
       { type: "duologue.state", state: "speaking" },
     ],
     held.state,
   );
   assert.equal(phase(after.state), "speaking");
-  assert.deepEqual(after.effects, [{ kind: "resume" }]);
+  assert.deepEqual(after.effects, [{ kind: "resume", item: "a", ms: 1200 }]);
+  assert.equal(after.state.items[1].audioMs, 1200);
   assert.deepEqual(after.state.items.map((item) => item.id), ["q", "a"]);
   assert.equal(after.state.items[1].cut, null);
 });
@@ -143,11 +154,41 @@ test("a real interruption drops the sound and strikes what was not heard", () =>
     { type: "duologue.state", state: "listening" },
     { type: "local.silent" },
   ]);
+  assert.equal(effects.filter((each) => each.kind === "announce").length, 1);
   const item = state.items.find((each) => each.id === "a");
   assert.equal(item.text.slice(0, item.cut), "Because air scatters");
   assert.equal(spokenLength(state, item), item.cut);
   assert.equal(phase(state), "hearing");
   assert.deepEqual(effects.filter((each) => ["pause", "clear", "resume"].includes(each.kind)), [{ kind: "pause" }, { kind: "clear", item: "a" }]);
+});
+
+test("the words the server says were heard and not heard are the ones shown", () => {
+  const { state } = run([
+    ...OPEN, DUOLOGUE, ...ASKED, ...REPLYING,
+    { type: "response.done", response: { id: "r", status: "cancelled", duologue: { heard: "Because air", unheard: "scatters light. And more." } } },
+  ]);
+  const item = state.items.find((each) => each.id === "a");
+  assert.equal(item.text.slice(0, item.cut), "Because air");
+  assert.equal(item.text.slice(item.cut), " scatters light. And more.");
+});
+
+test("a reply of which nothing was to be heard leaves no row", () => {
+  const { state } = run([
+    ...OPEN, DUOLOGUE, ...ASKED, ...REPLYING.slice(0, 3),
+    { type: "response.done", response: { id: "r", status: "cancelled", duologue: { heard: "", unheard: "" } } },
+  ]);
+  assert.deepEqual(state.items.map((item) => item.id), ["q"]);
+});
+
+test("a sound that was no speech leaves no row", () => {
+  const { state } = run([...OPEN, DUOLOGUE, ASKED[0], ASKED[1], { type: "duologue.input.discarded", item_id: "q" }]);
+  assert.deepEqual(state.items, []);
+});
+
+test("a conversation that is about to end says so", () => {
+  const { state } = run([...OPEN, { type: "duologue.idle_warning", ends_in_ms: 29500 }]);
+  assert.equal(state.notice.level, "info");
+  assert.match(state.notice.text, /30 seconds/);
 });
 
 test("audio of a reply that was cut off is not played any more", () => {
@@ -159,8 +200,14 @@ test("audio of a reply that was cut off is not played any more", () => {
   assert.equal(effects.filter((each) => each.kind === "play").length, 2);
 });
 
-test("stopping by hand cancels, drops, and tells the server what was heard", () => {
-  const { state, sent, effects } = run([...OPEN, DUOLOGUE, ...ASKED, ...REPLYING, { type: "local.heard", item: "a", ms: 900.4 }, { type: "local.stop" }]);
+test("stopping by hand drops the sound and cancels; a server that keeps count is told no more", () => {
+  const { sent, effects } = run([...OPEN, DUOLOGUE, ...ASKED, ...REPLYING, { type: "local.heard", item: "a", ms: 900 }, { type: "local.stop" }]);
+  assert.deepEqual(sent, [{ type: "response.cancel" }]);
+  assert.ok(effects.some((each) => each.kind === "clear"));
+});
+
+test("stopping by hand tells other servers what was heard", () => {
+  const { state, sent, effects } = run([...OPEN, ...ASKED, ...REPLYING, { type: "local.heard", item: "a", ms: 900.4 }, { type: "local.stop" }]);
   assert.deepEqual(sent, [
     { type: "response.cancel" },
     { type: "conversation.item.truncate", item_id: "a", content_index: 0, audio_end_ms: 900 },
@@ -197,7 +244,7 @@ test("a typed line is shown at once, sent, and answered", () => {
 
 test("typing during a reply stops it first", () => {
   const { sent } = run([...OPEN, DUOLOGUE, ...ASKED, ...REPLYING, { type: "local.heard", item: "a", ms: 500 }, { type: "local.typed", id: "t", text: "Stop that" }]);
-  assert.deepEqual(sent.map((each) => each.type), ["response.cancel", "conversation.item.truncate", "conversation.item.create", "response.create"]);
+  assert.deepEqual(sent.map((each) => each.type), ["response.cancel", "conversation.item.create", "response.create"]);
 });
 
 test("a reply without sound is shown whole", () => {

@@ -79,6 +79,44 @@ test("a pause falls silent within its fade, keeps the rest, and goes on at the n
   assert.deepEqual(told(queue).map((each) => each.split(" ")[0]), ["started", "paused"]);
 });
 
+test("going on at an earlier position plays the cut word again and counts from there", () => {
+  const queue = playing();
+  read(queue, 200);
+  queue.pause();
+  read(queue, 20);
+  queue.resume("a", 150 * MS);
+  assert.equal(queue.buffered, 0);
+  assert.equal(queue.played, 150 * MS);
+  queue.push("a", tone(100));
+  const again = read(queue, 50);
+  assert.ok(loud(again) && steepest(again) < SMOOTH);
+  assert.equal(queue.played, 200 * MS);
+});
+
+test("going on at a later position keeps what lies before it", () => {
+  const queue = new PlayoutQueue(RATE);
+  for (let n = 0; n < 10; n++) queue.push("a", tone(40));
+  read(queue, 50);
+  queue.pause();
+  read(queue, 20);
+  queue.resume("a", 300 * MS);
+  assert.equal(queue.played + queue.buffered, 300 * MS);
+});
+
+test("an item that goes on after its end was announced is not over until it is announced again", () => {
+  const queue = playing("a", 200);
+  queue.end("a");
+  read(queue, 150);
+  queue.pause();
+  read(queue, 20);
+  queue.resume("a", 100 * MS);
+  queue.push("a", tone(100));
+  read(queue, 120);
+  assert.ok(!told(queue).some((each) => each.startsWith("drained")));
+  queue.end("a");
+  assert.deepEqual(told(queue).map((each) => each.slice(0, 9)), ["drained a"]);
+});
+
 test("a pause before the first sample holds it back", () => {
   const queue = playing();
   queue.pause();
