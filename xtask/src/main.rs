@@ -1,1 +1,126 @@
-fn main() {}
+//! Developer tasks, as `cargo xtask …`.
+//!
+//! Newcomers run this first, so it needs nothing but Rust: no dependencies, no native libraries.
+//! It finds what the build needs, installs what is missing with the system's package manager or
+//! says exactly what to install, and tells how long things take.
+
+mod deny;
+mod native;
+mod packages;
+mod runner;
+mod server;
+mod tests;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use runner::Runner;
+
+const HELP: &str = "\
+Usage: cargo xtask <task> [arguments]
+
+  run [arguments]    set up, build in release, fetch models, serve; arguments go to `duologue serve`
+  test               set up, then every test: Rust, whole system, browser
+  lint               format, clippy, docs, licenses and advisories
+  ci                 test, then lint, with a table of times
+  bench [arguments]  set up, build in release; arguments go to `duologue bench`
+  doctor             say what the build needs and whether it is here; install nothing
+
+`run`, `test`, `ci` and `bench` install missing system packages (with sudo where needed).
+Set DUOLOGUE_NO_INSTALL=1 to be told instead.
+";
+
+/// What a task may fail with: words for a person.
+pub(crate) type Outcome<T = ()> = Result<T, String>;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let task = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let mut runner = Runner::new(root());
+    let outcome = match (task.as_str(), rest.as_slice()) {
+        ("run", _) => run(&mut runner, &rest),
+        ("bench", _) => bench(&mut runner, &rest),
+        ("test", []) => tests::all(&mut runner),
+        ("lint", []) => lint(&mut runner),
+        ("ci", []) => tests::all(&mut runner).and_then(|()| lint(&mut runner)),
+        ("doctor", []) => native::doctor(),
+        ("help" | "--help" | "-h", _) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        ("", _) => Err(format!("name a task\n\n{HELP}")),
+        ("test" | "lint" | "ci" | "doctor", _) => Err(format!("`{task}` takes no arguments")),
+        _ => Err(format!("no task `{task}`\n\n{HELP}")),
+    };
+    if matches!(task.as_str(), "test" | "lint" | "ci") {
+        runner.print_table();
+    }
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("\nerror: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map(PathBuf::from).unwrap_or(here)
+}
+
+fn run(runner: &mut Runner, arguments: &[String]) -> Outcome {
+    native::set_up()?;
+    build(runner)?;
+    runner.replace(
+        runner.binary(),
+        &[&["serve".to_owned()], arguments].concat(),
+    )
+}
+
+fn bench(runner: &mut Runner, arguments: &[String]) -> Outcome {
+    native::set_up()?;
+    build(runner)?;
+    runner.replace(
+        runner.binary(),
+        &[&["bench".to_owned()], arguments].concat(),
+    )
+}
+
+/// Builds the program. The same packages and features as `test`, `lint` and plain
+/// `cargo run --release` end up with, so that nothing is compiled twice.
+fn build(runner: &mut Runner) -> Outcome {
+    if !runner.binary().is_file() {
+        println!(
+            "Building duologue. The first time this compiles llama.cpp and CTranslate2 and takes \
+             10 to 20 minutes on two cores, less on more; later builds take seconds."
+        );
+    }
+    runner.cargo("build", &["build", "--release", "--workspace"], &[])
+}
+
+fn lint(runner: &mut Runner) -> Outcome {
+    native::set_up()?;
+    runner.cargo("format", &["fmt", "--all", "--check"], &[])?;
+    runner.cargo(
+        "clippy",
+        &[
+            "clippy",
+            "--release",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
+    runner.cargo(
+        "docs",
+        &["doc", "--release", "--no-deps", "--workspace"],
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    )?;
+    deny::check(runner)
+}

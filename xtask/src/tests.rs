@@ -1,0 +1,176 @@
+//! Every test: Rust's, then whole-system ones in Python and in a browser against a running server.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::packages::{self, Package};
+use crate::runner::{Runner, output, status, which};
+use crate::server::Server;
+use crate::{Outcome, native};
+
+const PYTHON: Package = Package {
+    apt: "python3 python3-venv",
+    dnf: "python3",
+    pacman: "python",
+    zypper: "python3",
+    brew: "python",
+};
+const NODE: Package = Package {
+    apt: "nodejs npm",
+    dnf: "nodejs npm",
+    pacman: "nodejs npm",
+    zypper: "nodejs npm",
+    brew: "node",
+};
+const CHROMIUM: Package = Package {
+    apt: "chromium",
+    dnf: "chromium",
+    pacman: "chromium",
+    zypper: "chromium",
+    brew: "",
+};
+/// Where the browser tests look for a browser.
+const BROWSERS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
+
+/// Runs all tests. A suite that fails does not keep the later ones from running.
+pub(crate) fn all(runner: &mut Runner) -> Outcome {
+    native::set_up()?;
+    let python = runner.root().join("tests/requirements.txt");
+    let node = runner.root().join("tests/package.json");
+    let python = python.is_file().then_some(python);
+    let node = node.is_file().then_some(node);
+    runner.timed("test tools", |_| tools(python.is_some(), node.is_some()))?;
+    runner.cargo("build", &["build", "--release", "--workspace"], &[])?;
+    let mut pull = runner.command(runner.binary());
+    runner.step("models", pull.args(["models", "pull"]))?;
+
+    let mut failed = Vec::new();
+    let mut note = |outcome: Outcome| failed.extend(outcome.err());
+    note(runner.cargo(
+        "Rust tests",
+        &["test", "--release", "--workspace", "--no-fail-fast"],
+        &[],
+    ));
+    if python.is_some() || node.is_some() {
+        match Server::start(runner) {
+            Ok(server) => {
+                if let Some(requirements) = &python {
+                    note(pytest(runner, requirements, &server));
+                }
+                if let Some(package) = &node {
+                    note(browser(runner, package, &server));
+                }
+            }
+            Err(e) => note(Err(format!("whole-system tests: {e}"))),
+        }
+    }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("tests failed:\n  {}", failed.join("\n  ")))
+    }
+}
+
+fn tools(python: bool, node: bool) -> Outcome {
+    let mut missing = Vec::new();
+    if python && !has_venv() {
+        missing.push(&PYTHON);
+    }
+    if node && (which("node").is_none() || which("npm").is_none()) {
+        missing.push(&NODE);
+    }
+    let browser = std::env::var_os("CHROMIUM").is_some_and(|p| Path::new(&p).is_file())
+        || BROWSERS.iter().any(|name| which(name).is_some());
+    if node && !browser {
+        missing.push(&CHROMIUM);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    packages::install(&missing)
+}
+
+fn has_venv() -> bool {
+    let mut command = Command::new("python3");
+    output(command.args(["-c", "import ensurepip, venv"])).is_some()
+}
+
+/// A virtual environment; returns its Python.
+pub(crate) fn venv(runner: &Runner, dir: &Path) -> Outcome<PathBuf> {
+    let python = dir.join(if cfg!(windows) {
+        "Scripts/python.exe"
+    } else {
+        "bin/python"
+    });
+    // A half-made one, or one whose Python has gone, is made anew.
+    let works = output(Command::new(&python).args(["-m", "pip", "--version"])).is_some();
+    if !works {
+        let mut command = runner.command("python3");
+        status(command.args(["-m", "venv", "--clear"]).arg(dir))?;
+    }
+    Ok(python)
+}
+
+fn pytest(runner: &mut Runner, requirements: &Path, server: &Server) -> Outcome {
+    let dir = runner.target().join("tests-venv");
+    let mut python = PathBuf::new();
+    runner.timed("Python packages", |runner| {
+        python = venv(runner, &dir)?;
+        unless_same(
+            requirements,
+            &dir.join("installed-requirements.txt"),
+            || {
+                status(
+                    Command::new(&python)
+                        .args([
+                            "-m",
+                            "pip",
+                            "install",
+                            "--quiet",
+                            "--disable-pip-version-check",
+                            "-r",
+                        ])
+                        .arg(requirements),
+                )
+            },
+        )
+    })?;
+    let mut command = runner.command(&python);
+    command.args(["-m", "pytest", "tests"]);
+    server.tell(runner, &mut command);
+    runner.step("whole-system tests", &mut command)
+}
+
+fn browser(runner: &mut Runner, package: &Path, server: &Server) -> Outcome {
+    let tests = package.parent().unwrap_or(package).to_owned();
+    let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
+    let lock = tests.join("package-lock.json");
+    let (install, by) = if lock.is_file() {
+        ("ci", &lock)
+    } else {
+        ("install", &tests.join("package.json"))
+    };
+    runner.timed("npm packages", |_| {
+        unless_same(by, &tests.join("node_modules/.installed-from"), || {
+            status(
+                Command::new(npm)
+                    .args([install, "--no-audit", "--no-fund"])
+                    .current_dir(&tests),
+            )
+        })
+    })?;
+    let mut command = Command::new(npm);
+    command.arg("test").current_dir(&tests);
+    server.tell(runner, &mut command);
+    runner.step("browser tests", &mut command)
+}
+
+/// Does the work unless it was last done for the same content of `file`, which `stamp` keeps.
+fn unless_same(file: &Path, stamp: &Path, work: impl FnOnce() -> Outcome) -> Outcome {
+    let wanted = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+    if std::fs::read(stamp).is_ok_and(|done| done == wanted) {
+        return Ok(());
+    }
+    work()?;
+    std::fs::write(stamp, wanted).map_err(|e| format!("cannot write {}: {e}", stamp.display()))
+}
