@@ -3,12 +3,12 @@
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { delimiter, join } from "node:path";
 import { chromium } from "playwright-core";
 
 const SPEECH = new URL("../data/speech/", import.meta.url);
 const ARTIFACTS = process.env.DUOLOGUE_ARTIFACTS ?? join(tmpdir(), "duologue-browser");
-const PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+const NAMES = ["chromium", "chromium-browser", "google-chrome"];
 const RATE = 48000;
 
 /** The server under test. */
@@ -20,9 +20,10 @@ export function serverUrl() {
 
 /** @param {string[]} flags more command line flags */
 export async function launch(flags = []) {
-  const executablePath = process.env.CHROMIUM ?? PLACES.find((place) => existsSync(place));
+  const places = (process.env.PATH ?? "").split(delimiter).flatMap((folder) => NAMES.map((name) => join(folder, name)));
+  const executablePath = process.env.CHROMIUM ?? places.find((place) => existsSync(place));
   if (!executablePath) {
-    throw new Error(`no Chromium at ${PLACES.join(", ")}: install it (Debian: apt-get install chromium) or set CHROMIUM`);
+    throw new Error(`no ${NAMES.join(" or ")} on the PATH: install it (Debian: apt-get install chromium) or set CHROMIUM`);
   }
   return chromium.launch({
     executablePath,
