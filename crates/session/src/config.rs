@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// No wait is longer.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
+
 /// All settings of a session.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
@@ -16,6 +19,63 @@ pub struct Config {
     pub timing: Timing,
     /// When a session ends by itself, and how much it remembers.
     pub limits: Limits,
+}
+
+impl Config {
+    /// Whether the settings make sense.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub fn check(&self) -> Result<(), String> {
+        let share = |name: &str, value: f32| match (0.0..=1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(format!("{name} is {value}; it must lie between 0 and 1")),
+        };
+        let some_time = |name: &str, value: Option<Duration>| match value {
+            Some(value) if value.is_zero() || value > LONGEST => Err(format!(
+                "{name} must be longer than 0 ms and at most 30 days"
+            )),
+            _ => Ok(()),
+        };
+        share("timing.complete", self.timing.complete)?;
+        share("interruption.echo_share", self.interruption.echo_share)?;
+        if let TurnDetection::ServerVad {
+            threshold,
+            idle_timeout,
+            ..
+        } = &self.turn_detection
+        {
+            share("turn_detection.threshold", *threshold)?;
+            some_time("turn_detection.idle_timeout", *idle_timeout)?;
+        }
+        for (name, value) in [
+            ("timing.max_turn", Some(self.timing.max_turn)),
+            ("timing.partials", self.timing.partials),
+            ("timing.transcript", Some(self.timing.transcript)),
+            ("timing.first_text", Some(self.timing.first_text)),
+            ("timing.next_text", Some(self.timing.next_text)),
+            ("timing.voice", Some(self.timing.voice)),
+            ("timing.writer", Some(self.timing.writer)),
+            ("timing.speaking_gap", Some(self.timing.speaking_gap)),
+            ("timing.reconnect", Some(self.timing.reconnect)),
+            (
+                "interruption.decide_within",
+                Some(self.interruption.decide_within),
+            ),
+            ("limits.max_duration", self.limits.max_duration),
+            ("limits.idle_timeout", self.limits.idle_timeout),
+        ] {
+            some_time(name, value)?;
+        }
+        if self
+            .reply
+            .speed
+            .is_some_and(|speed| !(0.25..=4.0).contains(&speed))
+        {
+            return Err("reply.speed must lie between 0.25 and 4".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// A change of settings; `None` leaves what is.

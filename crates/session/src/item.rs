@@ -108,6 +108,12 @@ impl Item {
         parts.join(" ")
     }
 
+    /// A user's message that came by voice.
+    pub(crate) fn is_spoken_by_user(&self) -> bool {
+        matches!(&self.kind, ItemKind::Message { role: Role::User, content }
+            if content.iter().all(|part| matches!(part, Content::Audio { .. })))
+    }
+
     /// Who a message is from; `None` for the other kinds.
     #[must_use]
     pub fn role(&self) -> Option<Role> {

@@ -15,12 +15,16 @@
 
 mod action;
 mod config;
+mod conversation;
 mod event;
 mod id;
 mod item;
+mod ledger;
 mod notice;
+mod playout;
 mod session;
 mod state;
+mod turns;
 
 pub use action::{Action, TranscribeKind};
 pub use config::{
@@ -35,7 +39,7 @@ pub use notice::{
     ReplyStatus,
 };
 pub use session::{Counters, Evidence, MAX_QUEUED, Session};
-pub use state::State;
+pub use state::{State, TRANSITIONS, Trigger, diagram};
 
 /// Samples a second in all positions of a reply's audio.
 pub const SAMPLE_RATE: u32 = duologue_audio::SAMPLE_RATE;

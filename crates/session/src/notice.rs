@@ -78,7 +78,7 @@ pub enum Notice {
     },
 
     // ---- conversation ----
-    /// An item joined the conversation, or was done (a second notice with another status).
+    /// An item joined the conversation.
     ItemAdded {
         /// The item.
         item: Item,
@@ -191,6 +191,22 @@ pub enum Notice {
     /// The reply is over; nothing of it follows.
     ReplyDone(Box<ReplyOutcome>),
 
+    /// The reply begins to sound.
+    PlaybackStarted {
+        /// The reply.
+        reply: ReplyId,
+    },
+    /// All of the reply's audio was heard. Follows [`Notice::ReplyDone`].
+    PlaybackStopped {
+        /// The reply.
+        reply: ReplyId,
+    },
+    /// The rest of the reply's audio was dropped. Comes before [`Notice::ReplyDone`].
+    PlaybackCleared {
+        /// The reply.
+        reply: ReplyId,
+    },
+
     // ---- turn-taking ----
     /// Speech over the reply: it pauses (or is ducked) until it is known what the speech was.
     InterruptionSuspected {
@@ -212,6 +228,11 @@ pub enum Notice {
         reply: ReplyId,
         /// What decided it.
         evidence: crate::Evidence,
+    },
+    /// The session heard its own voice for the user's, and found out. Told each time.
+    HeardItself {
+        /// How often so far.
+        times: u64,
     },
     /// A client's pause took hold.
     Paused,
@@ -327,6 +348,10 @@ pub enum ErrorCode {
     ModelFailed,
     /// The voice failed, or said nothing for too long.
     VoiceFailed,
+    /// The user is speaking.
+    UserSpeaking,
+    /// The client took no audio for too long.
+    OutputStalled,
     /// The configuration does not make sense.
     BadConfig,
     /// The session is over.
