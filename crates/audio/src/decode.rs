@@ -221,6 +221,8 @@ enum Codec {
         decoder: ropus::Decoder,
         channels: usize,
         block: Vec<f32>,
+        /// Frames still to leave out at the start (RFC 7845, pre-skip).
+        skip: usize,
     },
 }
 
@@ -243,13 +245,23 @@ impl Codec {
                 return Err(DecodeError::Unsupported(what));
             }
         };
-        let decoder = ropus::Decoder::new(48_000, layout)
+        let mut decoder = ropus::Decoder::new(48_000, layout)
+            .map_err(|error| DecodeError::Unsupported(error.to_string()))?;
+        // The identification header: "OpusHead", version, channels, then these.
+        let head = params.extra_data.as_deref().unwrap_or_default();
+        let field = |at: usize| match head.get(at..at + 2) {
+            Some(&[low, high]) => u16::from_le_bytes([low, high]),
+            _ => 0,
+        };
+        decoder
+            .set_gain(i32::from(field(16) as i16))
             .map_err(|error| DecodeError::Unsupported(error.to_string()))?;
         let block = vec![0.0; decoder.max_frame_samples_per_channel() * channels];
         Ok(Codec::Opus {
             decoder,
             channels,
             block,
+            skip: usize::from(field(10)),
         })
     }
 
@@ -274,12 +286,14 @@ impl Codec {
                 decoder,
                 channels,
                 block,
+                skip,
             } => {
                 let count = decoder
                     .decode_float(&packet.data, block, ropus::DecodeMode::Normal)
                     .map_err(|error| error.to_string())?;
                 let end = count.saturating_sub(packet.trim_end.get() as usize);
-                let start = (packet.trim_start.get() as usize).min(end);
+                let start = (*skip).min(end);
+                *skip -= start;
                 downmix(
                     &block[start * *channels..end * *channels],
                     *channels,
