@@ -5,16 +5,18 @@
 //! adapter has no threads, queues or clocks of its own; it computes the next piece when asked.
 //!
 //! [`Synthesizer`] is a loaded voice and [`Speech`] one utterance of it. [`FrameStream`] puts a `Speech` into
-//! the 48 kHz frames that the rest of Duologue passes around. Each adapter has a folder.
+//! the 48 kHz frames that the rest of Duologue passes around. Each adapter has a folder; [`load()`] picks one by
+//! the voicepack's family.
 
 mod frame_stream;
-
+mod load;
+mod piper;
 mod speech;
 pub mod tone;
 mod voice;
 mod words;
 
 pub use frame_stream::{FrameStream, SpokenFrame};
-
+pub use load::{FAMILIES, LoadOptions, load};
 pub use speech::{Sound, Speech, StopFlag, Synthesizer, TtsError, WordMark};
 pub use voice::{Settings, Voice};

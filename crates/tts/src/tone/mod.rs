@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::{Settings, Sound, Speech, StopFlag, Synthesizer, TtsError, Voice, WordMark};
+use crate::{Settings, Sound, Speech, StopFlag, Synthesizer, TtsError, Voice, WordMark, words};
 
 /// Rate of the samples, Hz: not Duologue's own, so that resampling is part of what is tested.
 pub const SAMPLE_RATE: u32 = 24_000;
@@ -156,7 +156,7 @@ impl Speech for ToneSpeech {
 fn lay_out(text: &str, chunk: u32, character: usize) -> Text {
     let mut words = Vec::new();
     let mut at = 0;
-    for (word, range) in crate::words::of(text) {
+    for words::Word { word, range, .. } in words::runs(text) {
         let start = text[..range.start].chars().count() * character;
         at = start + word.chars().count() * character;
         words.push(WordMark {
