@@ -5,6 +5,8 @@
 
 mod chat;
 mod config;
+#[cfg(feature = "llama")]
+mod embedded;
 mod endpoint;
 mod error;
 pub mod speakable;
@@ -29,7 +31,13 @@ pub use error::LlmError;
 pub fn load(config: &LlmConfig) -> Result<Arc<dyn ChatModel>, LlmError> {
     match config {
         LlmConfig::Endpoint(config) => Ok(Arc::new(endpoint::EndpointModel::new(config)?)),
-        LlmConfig::Embedded(config) => Err(LlmError::Config(format!("not wired yet: {config:?}"))),
+        #[cfg(feature = "llama")]
+        LlmConfig::Embedded(config) => Ok(Arc::new(embedded::EmbeddedModel::load(config)?)),
+        #[cfg(not(feature = "llama"))]
+        LlmConfig::Embedded(_) => Err(LlmError::Config(
+            "this build has no embedded language model: configure an endpoint, or build with the feature `llama`"
+                .to_owned(),
+        )),
     }
 }
 
