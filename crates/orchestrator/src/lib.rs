@@ -1,1 +1,18 @@
-//! orchestrator
+//! The orchestrator: it joins people, ears, minds and voices into sessions.
+//!
+//! Everything that decides is elsewhere and pure: the conversation in `duologue-session`, the pace of frames in
+//! [`mouth`], the protocol in [`realtime`]. What is here moves sound and events between them.
+
+mod driver;
+mod http;
+pub mod inference;
+pub mod mouth;
+mod orchestrator;
+pub mod realtime;
+pub mod transport;
+pub mod voice;
+mod websocket;
+
+pub use driver::Detector;
+pub use http::router;
+pub use orchestrator::{Engines, Orchestrator, OrchestratorConfig};

@@ -1,0 +1,206 @@
+//! What all sessions share: models, slots, configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use duologue_asr::Recognizer;
+use duologue_llm::{ChatModel, DEFAULT_INSTRUCTIONS};
+use duologue_session::{InterruptionConfig, Limits, Timing};
+use duologue_vad::{EndOfTurn, SegmenterConfig};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::{Detector, LEAD};
+use crate::http::ApiError;
+use crate::inference::InferencePool;
+use crate::realtime::VoiceNames;
+use crate::voice::{VoiceChoice, VoiceClient, VoiceError, VoiceSession};
+
+/// The models that sessions share.
+pub struct Engines {
+    /// Understands speech.
+    pub recognizer: Arc<dyn Recognizer>,
+    /// Thinks.
+    pub chat: Arc<dyn ChatModel>,
+    /// Speaks.
+    pub voice: VoiceClient,
+    /// Hears that somebody speaks.
+    pub detector: Detector,
+    /// Judges whether a turn is over; without it a fixed silence decides.
+    pub end_of_turn: Option<EndOfTurn>,
+    /// Where voice detectors run: cheap jobs that must not wait behind dear ones.
+    pub ear: InferencePool,
+    /// Where the recognizer and the end-of-turn model run.
+    pub mind: InferencePool,
+}
+
+/// How sessions are held.
+#[derive(Clone, Debug)]
+pub struct OrchestratorConfig {
+    /// Sessions at once; one more is refused with when to try again.
+    pub max_sessions: usize,
+    /// System prompt where a client gives none.
+    pub instructions: String,
+    /// Voice where a client names none; empty is the worker's default.
+    pub voice: String,
+    /// Language of the users, where a client gives none; `None` is detected.
+    pub language: Option<String>,
+    /// How far sound is sent ahead of real time.
+    pub lead: Duration,
+    /// Time between two partial transcripts while a user speaks; `None`: only to judge interruptions.
+    pub partials: Option<Duration>,
+    /// How much harder it is to be taken for speech while a reply is heard.
+    pub speaking_threshold_scale: f32,
+    /// What makes speech out of the detector's probabilities.
+    pub segmenter: SegmenterConfig,
+    /// What counts as an interruption.
+    pub interruption: InterruptionConfig,
+    /// The core's waits.
+    pub timing: Timing,
+    /// When a session ends by itself.
+    pub limits: Limits,
+}
+
+impl Default for OrchestratorConfig {
+    fn default() -> Self {
+        Self {
+            max_sessions: 4,
+            instructions: DEFAULT_INSTRUCTIONS.into(),
+            voice: String::new(),
+            language: None,
+            lead: Duration::from_millis(200),
+            partials: None,
+            speaking_threshold_scale: 2.0,
+            segmenter: SegmenterConfig::default(),
+            interruption: InterruptionConfig::default(),
+            timing: Timing::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// The server's heart.
+pub struct Orchestrator {
+    engines: Engines,
+    config: OrchestratorConfig,
+    slots: Arc<Semaphore>,
+    shutdown: CancellationToken,
+    voices: VoiceNames,
+}
+
+/// A session that may begin: its slot and its open voice.
+pub(crate) struct Admission {
+    pub slot: OwnedSemaphorePermit,
+    pub seed: String,
+    pub model: String,
+    pub voice: VoiceSession,
+    pub voices: VoiceNames,
+}
+
+impl Orchestrator {
+    /// Joins the engines. Asks the voice worker what voices it has.
+    ///
+    /// # Errors
+    /// When the worker cannot be reached, or has no such voice as the configuration names.
+    pub async fn new(
+        engines: Engines,
+        mut config: OrchestratorConfig,
+        shutdown: CancellationToken,
+    ) -> Result<Self, VoiceError> {
+        let mut models = engines.voice.models().await?;
+        models.sort_by_key(|model| !model.is_default);
+        let mut known = Vec::new();
+        for model in models {
+            known.extend(
+                model
+                    .speakers
+                    .iter()
+                    .map(|speaker| format!("{}:{speaker}", model.name)),
+            );
+            known.insert(known.len() - model.speakers.len(), model.name);
+        }
+        let mut voices = VoiceNames { known };
+        if config.voice.is_empty() {
+            config.voice = voices.known.first().cloned().unwrap_or_default();
+        } else {
+            let chosen = voices
+                .resolve(&config.voice)
+                .map_err(VoiceError::UnknownVoice)?;
+            voices.known.retain(|voice| *voice != chosen);
+            voices.known.insert(0, chosen);
+        }
+        Ok(Self {
+            slots: Arc::new(Semaphore::new(config.max_sessions)),
+            engines,
+            config,
+            shutdown,
+            voices,
+        })
+    }
+
+    /// The models.
+    #[must_use]
+    pub fn engines(&self) -> &Engines {
+        &self.engines
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &OrchestratorConfig {
+        &self.config
+    }
+
+    /// Sessions that may still begin.
+    #[must_use]
+    pub fn free_slots(&self) -> usize {
+        self.slots.available_permits()
+    }
+
+    /// Set when the server is to stop; sessions then end.
+    #[must_use]
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// The voice that a client means by a name; empty is the default.
+    ///
+    /// # Errors
+    /// What there is, when it is none of them.
+    pub fn voice_choice(&self, name: &str, speed: f32) -> Result<VoiceChoice, String> {
+        let name = if name.is_empty() {
+            &self.config.voice
+        } else {
+            name
+        };
+        Ok(VoiceChoice::parse(&self.voices.resolve(name)?, speed))
+    }
+
+    /// A part of names that no other session has.
+    pub(crate) fn new_seed(&self) -> String {
+        format!("{:012x}", rand::random::<u64>() >> 16)
+    }
+
+    /// Takes a slot and opens the voice.
+    pub(crate) async fn admit(&self, model: Option<&str>) -> Result<Admission, ApiError> {
+        if self.shutdown.is_cancelled() {
+            return Err(ApiError::full("the server is shutting down", 5));
+        }
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
+            let limit = self.config.max_sessions;
+            ApiError::full(
+                format!("all {limit} sessions are taken; try again in a moment"),
+                5,
+            )
+        })?;
+        let seed = self.new_seed();
+        let choice = VoiceChoice::parse(&self.config.voice, 1.0);
+        let voice = self.engines.voice.open(seed.clone(), choice, LEAD).await?;
+        Ok(Admission {
+            slot,
+            seed,
+            model: model.unwrap_or(&self.engines.chat.info().name).to_owned(),
+            voice,
+            voices: self.voices.clone(),
+        })
+    }
+}

@@ -1,0 +1,429 @@
+//! Client events, read and checked. What is wrong with one is told; the session goes on.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::json::Fields;
+use super::settings::{parse_token_limit, parse_tool_choice, parse_tools};
+use super::{EventError, Modality};
+
+/// Longest text of one item, in characters.
+const TEXT_LIMIT: usize = 256 * 1024;
+/// Latest playout position a client may report: a day.
+const LONGEST_AUDIO_MS: f64 = 86_400_000.0;
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientEvent {
+    /// Change the session; read with [`super::apply_update`].
+    SessionUpdate(Value),
+    /// More of the user's sound, still encoded.
+    Append(Vec<u8>),
+    /// The user's turn is over.
+    Commit,
+    /// Forget the sound not yet committed.
+    ClearInput,
+    /// Add to the conversation.
+    CreateItem {
+        /// Where: after this item, at the start for "root", at the end for `None`.
+        previous: Option<String>,
+        /// What.
+        item: NewItem,
+    },
+    /// Show an item.
+    RetrieveItem(String),
+    /// Cut an assistant's item to what was heard.
+    TruncateItem {
+        /// The item.
+        item: String,
+        /// Heard, from the item's first sample, ms.
+        audio_end_ms: u64,
+    },
+    /// Remove an item.
+    DeleteItem(String),
+    /// Reply now.
+    CreateReply(ReplyRequest),
+    /// Stop replying.
+    CancelReply(Option<String>),
+    /// Stop the sound of the reply.
+    ClearOutput,
+    /// Hold the reply.
+    Pause,
+    /// Go on with it.
+    Resume,
+    /// What the client has really played.
+    Playout {
+        /// The item.
+        item: String,
+        /// Played, from the item's first sample, ms.
+        audio_end_ms: u64,
+    },
+}
+
+/// An item that a client adds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NewItem {
+    /// Something said or written.
+    Message {
+        /// The client's own id for it.
+        id: Option<String>,
+        /// `user`, `assistant` or `system`.
+        role: String,
+        /// The text of all its parts.
+        text: String,
+    },
+    /// A call that the assistant made.
+    FunctionCall {
+        /// The client's own id for it.
+        id: Option<String>,
+        /// Joins call and output.
+        call_id: String,
+        /// The function.
+        name: String,
+        /// JSON.
+        arguments: String,
+    },
+    /// What a call gave.
+    FunctionOutput {
+        /// The client's own id for it.
+        id: Option<String>,
+        /// Joins call and output.
+        call_id: String,
+        /// The result.
+        output: String,
+    },
+}
+
+/// What a client wants of one reply; `None` is as the session has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReplyRequest {
+    /// System prompt for this reply.
+    pub instructions: Option<String>,
+    /// Speech or text.
+    pub modality: Option<Modality>,
+    /// Functions it may call.
+    pub tools: Option<Vec<Value>>,
+    /// How it chooses among them.
+    pub tool_choice: Option<Value>,
+    /// Longest reply, in tokens.
+    pub max_output_tokens: Option<u32>,
+    /// Sampling temperature.
+    pub temperature: Option<f32>,
+    /// Shown back in the response.
+    pub metadata: Option<Value>,
+}
+
+/// Reads one event. The second value is its `event_id`, also where reading fails.
+///
+/// # Errors
+/// What is wrong with it, naming the field.
+pub fn parse(text: &str) -> Result<(ClientEvent, Option<String>), EventError> {
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        EventError::invalid("invalid_json", None, format!("this is not JSON: {error}"))
+    })?;
+    let event_id = value
+        .get("event_id")
+        .and_then(Value::as_str)
+        .map(|id| id.chars().take(512).collect::<String>());
+    match parse_value(&value) {
+        Ok(event) => Ok((event, event_id)),
+        Err(error) => Err(error.of(event_id)),
+    }
+}
+
+fn parse_value(value: &Value) -> Result<ClientEvent, EventError> {
+    let fields = Fields::of(value, "")?;
+    let id = |name: &str| fields.required_text(name).map(str::to_owned);
+    Ok(match fields.required_text("type")? {
+        "session.update" => ClientEvent::SessionUpdate(
+            fields
+                .get("session")
+                .ok_or_else(|| fields.missing("session"))?
+                .clone(),
+        ),
+        "input_audio_buffer.append" => {
+            ClientEvent::Append(STANDARD.decode(fields.required_text("audio")?).map_err(
+                |error| EventError::value("audio", format!("audio is not base64: {error}")),
+            )?)
+        }
+        "input_audio_buffer.commit" => ClientEvent::Commit,
+        "input_audio_buffer.clear" => ClientEvent::ClearInput,
+        "conversation.item.create" => {
+            let item = fields.get("item").ok_or_else(|| fields.missing("item"))?;
+            ClientEvent::CreateItem {
+                previous: fields.text("previous_item_id")?.map(str::to_owned),
+                item: parse_item(Fields::of(item, "item")?)?,
+            }
+        }
+        "conversation.item.retrieve" => ClientEvent::RetrieveItem(id("item_id")?),
+        "conversation.item.delete" => ClientEvent::DeleteItem(id("item_id")?),
+        "conversation.item.truncate" => {
+            if fields.number("content_index", 0.0..=1e6)?.unwrap_or(0.0) != 0.0 {
+                return Err(EventError::value(
+                    "content_index",
+                    "an item has one part of sound: content_index must be 0",
+                ));
+            }
+            ClientEvent::TruncateItem {
+                item: id("item_id")?,
+                audio_end_ms: milliseconds(fields)?,
+            }
+        }
+        "response.create" => ClientEvent::CreateReply(match fields.get("response") {
+            Some(response) => parse_reply(Fields::of(response, "response")?)?,
+            None => ReplyRequest::default(),
+        }),
+        "response.cancel" => {
+            ClientEvent::CancelReply(fields.text("response_id")?.map(str::to_owned))
+        }
+        "output_audio_buffer.clear" => ClientEvent::ClearOutput,
+        "duologue.pause" => ClientEvent::Pause,
+        "duologue.resume" => ClientEvent::Resume,
+        "duologue.playout" => ClientEvent::Playout {
+            item: id("item_id")?,
+            audio_end_ms: milliseconds(fields)?,
+        },
+        other => {
+            return Err(EventError::invalid(
+                "unknown_event",
+                "type",
+                format!(
+                    "{other:?} is not a client event that this server knows; see docs/protocol.md"
+                ),
+            ));
+        }
+    })
+}
+
+fn milliseconds(fields: Fields<'_>) -> Result<u64, EventError> {
+    Ok(fields.required_number("audio_end_ms", 0.0..=LONGEST_AUDIO_MS)? as u64)
+}
+
+fn parse_item(fields: Fields<'_>) -> Result<NewItem, EventError> {
+    let id = fields.text("id")?.map(str::to_owned);
+    if id
+        .as_ref()
+        .is_some_and(|id| id.is_empty() || id.len() > 256)
+    {
+        return Err(EventError::value(
+            "item.id",
+            "an item's id has 1 to 256 bytes",
+        ));
+    }
+    let text = |name: &str| -> Result<String, EventError> {
+        let text = fields.required_text(name)?;
+        check_length(&fields.path(name), text)?;
+        Ok(text.to_owned())
+    };
+    match fields.text("type")?.unwrap_or("message") {
+        "message" => {
+            let role = fields.required_text("role")?;
+            if !["user", "assistant", "system"].contains(&role) {
+                return Err(EventError::value(
+                    "item.role",
+                    format!("{role:?} is not a role: use user, assistant or system"),
+                ));
+            }
+            Ok(NewItem::Message {
+                id,
+                role: role.into(),
+                text: parse_content(fields)?,
+            })
+        }
+        "function_call" => Ok(NewItem::FunctionCall {
+            id,
+            call_id: text("call_id")?,
+            name: text("name")?,
+            arguments: text("arguments")?,
+        }),
+        "function_call_output" => Ok(NewItem::FunctionOutput {
+            id,
+            call_id: text("call_id")?,
+            output: text("output")?,
+        }),
+        other => Err(EventError::value(
+            "item.type",
+            format!(
+                "items of type {other:?} are not offered: use message, function_call or function_call_output"
+            ),
+        )),
+    }
+}
+
+fn parse_content(fields: Fields<'_>) -> Result<String, EventError> {
+    let parts = fields
+        .list("content")?
+        .ok_or_else(|| fields.missing("content"))?;
+    let mut text = String::new();
+    for (index, part) in parts.iter().enumerate() {
+        let path = format!("item.content[{index}]");
+        let part = Fields::of(part, &path)?;
+        let piece = match part.required_text("type")? {
+            "input_text" | "output_text" | "text" => part.required_text("text")?,
+            "input_audio" | "output_audio" | "audio" => part.text("transcript")?.ok_or_else(|| {
+                EventError::value(
+                    part.path("transcript"),
+                    "sound in an item needs its transcript here; to have sound transcribed, append it to the input audio buffer",
+                )
+            })?,
+            other => {
+                return Err(EventError::value(
+                    part.path("type"),
+                    format!("content of type {other:?} is not offered: use input_text, output_text or input_audio"),
+                ));
+            }
+        };
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(piece);
+        check_length(&path, &text)?;
+    }
+    if text.trim().is_empty() {
+        return Err(EventError::value("item.content", "the message has no text"));
+    }
+    Ok(text)
+}
+
+fn check_length(path: &str, text: &str) -> Result<(), EventError> {
+    if text.len() > TEXT_LIMIT {
+        return Err(EventError::value(
+            path,
+            format!(
+                "the text has {} bytes; at most {TEXT_LIMIT} are taken",
+                text.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn parse_reply(fields: Fields<'_>) -> Result<ReplyRequest, EventError> {
+    let mut modality = None;
+    for name in ["output_modalities", "modalities"] {
+        if let Some(list) = fields.list(name)? {
+            modality = Some(Modality::parse(list, &fields.path(name))?);
+        }
+    }
+    if fields.text("conversation")? == Some("none") || fields.get("input").is_some() {
+        return Err(EventError::value(
+            "response.conversation",
+            "replies outside the conversation are not offered yet: leave out conversation and input",
+        ));
+    }
+    let mut max_output_tokens = None;
+    for name in ["max_output_tokens", "max_response_output_tokens"] {
+        if let Some(limit) = parse_token_limit(fields, name)? {
+            max_output_tokens = limit;
+        }
+    }
+    Ok(ReplyRequest {
+        instructions: fields.text("instructions")?.map(str::to_owned),
+        modality,
+        tools: fields.list("tools")?.map(parse_tools).transpose()?,
+        tool_choice: fields
+            .get("tool_choice")
+            .map(parse_tool_choice)
+            .transpose()?,
+        max_output_tokens,
+        temperature: fields.number("temperature", 0.0..=2.0)?.map(|t| t as f32),
+        metadata: fields.get("metadata").cloned(),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(value: Value) -> Result<ClientEvent, EventError> {
+        parse(&value.to_string()).map(|(event, _)| event)
+    }
+
+    #[test]
+    fn the_event_id_comes_back_with_an_error() {
+        let error = parse(r#"{"type":"response.cancle","event_id":"mine_7"}"#).unwrap_err();
+        assert_eq!(error.event_id.as_deref(), Some("mine_7"));
+        assert_eq!(error.param.as_deref(), Some("type"));
+    }
+
+    #[test]
+    fn sound_is_decoded_and_bad_base64_is_told() {
+        let append =
+            |audio: &str| read(json!({"type": "input_audio_buffer.append", "audio": audio}));
+        assert_eq!(append("AQID"), Ok(ClientEvent::Append(vec![1, 2, 3])));
+        assert_eq!(append("@@").unwrap_err().param.as_deref(), Some("audio"));
+    }
+
+    #[test]
+    fn a_message_joins_the_text_of_its_parts() {
+        let event = read(json!({"type": "conversation.item.create", "item": {
+        "type": "message", "role": "user", "content": [
+            {"type": "input_text", "text": "Hello"},
+            {"type": "input_audio", "transcript": "there"},
+        ]}}));
+        assert_eq!(
+            event,
+            Ok(ClientEvent::CreateItem {
+                previous: None,
+                item: NewItem::Message {
+                    id: None,
+                    role: "user".into(),
+                    text: "Hello\nthere".into()
+                }
+            })
+        );
+    }
+
+    #[test]
+    fn a_reply_may_override_the_session() {
+        let event = read(json!({"type": "response.create", "response": {
+            "instructions": "Shout.", "output_modalities": ["text"], "max_output_tokens": "inf"}}));
+        assert_eq!(
+            event,
+            Ok(ClientEvent::CreateReply(ReplyRequest {
+                instructions: Some("Shout.".into()),
+                modality: Some(Modality::Text),
+                ..ReplyRequest::default()
+            }))
+        );
+    }
+
+    #[test]
+    fn malformed_events_name_what_is_wrong() {
+        let cases = [
+            ("[]", ""),
+            ("{}", "type"),
+            (
+                r#"{"type":"conversation.item.truncate","item_id":"a"}"#,
+                "audio_end_ms",
+            ),
+            (
+                r#"{"type":"conversation.item.truncate","item_id":"a","audio_end_ms":-1}"#,
+                "audio_end_ms",
+            ),
+            (
+                r#"{"type":"conversation.item.create","item":{"type":"message","role":"wizard","content":[]}}"#,
+                "item.role",
+            ),
+            (
+                r#"{"type":"conversation.item.create","item":{"type":"message","role":"user","content":[{"type":"input_image"}]}}"#,
+                "item.content[0].type",
+            ),
+            (
+                r#"{"type":"conversation.item.create","item":{"type":"message","role":"user","content":[]}}"#,
+                "item.content",
+            ),
+        ];
+        for (text, param) in cases {
+            assert_eq!(
+                parse(text).unwrap_err().param.as_deref(),
+                Some(param),
+                "{text}"
+            );
+        }
+        assert_eq!(parse("{").unwrap_err().code, "invalid_json");
+    }
+}

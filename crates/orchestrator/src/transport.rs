@@ -1,0 +1,43 @@
+//! What a session needs of a connection, whatever carries it.
+
+use duologue_audio::Frame;
+use duologue_session::{EndReason, ReplyId};
+use serde_json::Value;
+
+use crate::realtime::{ClientEvent, EventError};
+
+/// What comes from a client.
+#[derive(Debug)]
+pub enum Inbound {
+    /// An event, and its `event_id`.
+    Event(ClientEvent, Option<String>),
+    /// An event that could not be read.
+    Malformed(EventError),
+    /// Sound that did not come in an event: mono at 48 kHz, -1 to 1.
+    Sound(Vec<f32>),
+    /// The client has gone.
+    Gone,
+}
+
+/// Where a session's events and sound go. No call waits.
+pub trait Outbound: Send {
+    /// Sends an event.
+    ///
+    /// # Errors
+    /// [`Backlog`]: the client does not take what is sent.
+    fn event(&mut self, event: &Value) -> Result<(), Backlog>;
+
+    /// Sends frames of a reply beside the events. `false`: this transport carries sound in events.
+    ///
+    /// # Errors
+    /// [`Backlog`].
+    fn sound(&mut self, reply: ReplyId, frames: &[Frame]) -> Result<bool, Backlog>;
+
+    /// The session is over; what was sent may still be delivered.
+    fn close(&mut self, reason: EndReason);
+}
+
+/// The client does not take what is sent, and no more is kept for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the client reads too slowly: its queue is full")]
+pub struct Backlog;

@@ -1,0 +1,166 @@
+//! `GET /v1/realtime`: a session over a WebSocket, sound and all in JSON events.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use duologue_audio::Frame;
+use duologue_session::{EndReason, ReplyId};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::Orchestrator;
+use crate::driver::Driver;
+use crate::http::ApiError;
+use crate::realtime::{Dialect, EventError, parse};
+use crate::transport::{Backlog, Inbound, Outbound};
+
+/// Largest message taken, bytes.
+const MESSAGE_LIMIT: usize = 15 * 1024 * 1024;
+/// Client events that may wait for the session; then the client's TCP connection waits.
+const INBOUND: usize = 64;
+/// Server events that may wait for the client; then the session ends. Twenty seconds of speech.
+const OUTBOUND: usize = 1_024;
+/// Unread bytes of a client that has stopped reading are given this long, then the connection is cut.
+const SEND_DEADLINE: Duration = Duration::from_secs(20);
+
+#[derive(Deserialize)]
+pub(crate) struct Parameters {
+    model: Option<String>,
+}
+
+pub(crate) async fn connect(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let dialect = dialect(&headers);
+    // Asked first, so that a page can learn of a full server: browsers hide a refused upgrade's answer.
+    let admission = match orchestrator.admit(parameters.model.as_deref()).await {
+        Ok(admission) => admission,
+        Err(error) => return error.into_response(),
+    };
+    match upgrade {
+        Ok(upgrade) => upgrade
+            .max_message_size(MESSAGE_LIMIT)
+            .max_frame_size(MESSAGE_LIMIT)
+            .protocols(["realtime"])
+            .on_upgrade(move |socket| async move {
+                let (sink, stream) = socket.split();
+                let (to_session, from_client) = mpsc::channel(INBOUND);
+                let (to_client, from_session) = mpsc::channel(OUTBOUND);
+                let driver = Driver::new(
+                    &orchestrator,
+                    admission,
+                    dialect,
+                    SocketOutbound { to_client },
+                );
+                let reading = tokio::spawn(read(stream, to_session));
+                let writing = tokio::spawn(write(sink, from_session));
+                driver.run(from_client).await;
+                // What was queued is still sent; then the writer closes the socket, which ends the reader.
+                let _ = writing.await;
+                reading.abort();
+            }),
+        Err(_) => ApiError {
+            status: StatusCode::UPGRADE_REQUIRED,
+            code: "upgrade_required",
+            message: "there is room; connect with a WebSocket to talk".into(),
+            param: None,
+            retry_after: None,
+        }
+        .into_response(),
+    }
+}
+
+fn dialect(headers: &HeaderMap) -> Dialect {
+    let names = |header: &str| -> Cow<'_, str> {
+        headers.get(header).map_or(Cow::Borrowed(""), |value| {
+            String::from_utf8_lossy(value.as_bytes())
+        })
+    };
+    let beta = names("openai-beta").contains("realtime=v1")
+        || names("sec-websocket-protocol").contains("openai-beta.realtime-v1");
+    if beta { Dialect::Beta } else { Dialect::Ga }
+}
+
+async fn read(mut stream: SplitStream<WebSocket>, to_session: mpsc::Sender<Inbound>) {
+    loop {
+        let inbound = match stream.next().await {
+            Some(Ok(Message::Text(text))) => match parse(&text) {
+                Ok((event, id)) => Inbound::Event(event, id),
+                Err(error) => Inbound::Malformed(error),
+            },
+            Some(Ok(Message::Binary(_))) => Inbound::Malformed(EventError::invalid(
+                "invalid_json",
+                None,
+                "events are JSON in text messages; sound goes in input_audio_buffer.append",
+            )),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Close(_))) | None => Inbound::Gone,
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a client's connection broke");
+                Inbound::Gone
+            }
+        };
+        let gone = matches!(inbound, Inbound::Gone);
+        if to_session.send(inbound).await.is_err() || gone {
+            return;
+        }
+    }
+}
+
+async fn write(mut sink: SplitSink<WebSocket, Message>, mut from_session: mpsc::Receiver<Message>) {
+    while let Some(message) = from_session.recv().await {
+        match tokio::time::timeout(SEND_DEADLINE, sink.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+    let _ = tokio::time::timeout(SEND_DEADLINE, sink.close()).await;
+}
+
+struct SocketOutbound {
+    to_client: mpsc::Sender<Message>,
+}
+
+impl Outbound for SocketOutbound {
+    fn event(&mut self, event: &Value) -> Result<(), Backlog> {
+        match self
+            .to_client
+            .try_send(Message::Text(event.to_string().into()))
+        {
+            // A closed queue belongs to a client that has gone, which the reader tells.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(Backlog),
+        }
+    }
+
+    fn sound(&mut self, _reply: ReplyId, _frames: &[Frame]) -> Result<bool, Backlog> {
+        Ok(false)
+    }
+
+    fn close(&mut self, reason: EndReason) {
+        let (code, text) = match reason {
+            EndReason::ClientClosed | EndReason::TransportLost => (1000, "bye"),
+            EndReason::IdleTimeout => (1000, "nobody spoke for a long time"),
+            EndReason::MaxDuration => (1000, "the session reached its longest duration"),
+            EndReason::MaxTurns => (1000, "the session reached its most turns"),
+            EndReason::Overrun => (1011, "the session fell behind"),
+        };
+        let frame = CloseFrame {
+            code,
+            reason: Utf8Bytes::from_static(text),
+        };
+        let _ = self.to_client.try_send(Message::Close(Some(frame)));
+    }
+}
