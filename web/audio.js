@@ -7,6 +7,14 @@ import { PlayoutTracker } from "./playout-tracker.js";
 
 const MICROPHONE = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
 
+// A browser without an output device may leave a context starting for ever.
+const START_MS = 5000;
+
+/** Nothing to play sound on. */
+class NoOutput extends Error {
+  name = "NoOutput";
+}
+
 export class Audio {
   /**
    * @param {object} on `piece(Int16Array, rms)` 20 ms from the microphone; `playing(event)` when
@@ -32,7 +40,7 @@ export class Audio {
     }
     const resumed = this.context.resume();
     await this.loading;
-    await resumed;
+    await within(START_MS, resumed);
     if (this.player !== null) return;
     this.player = new AudioWorkletNode(this.context, "duologue-playout", {
       numberOfInputs: 0,
@@ -115,4 +123,11 @@ export class Audio {
     if (running && item !== null) this.tracker.rendered(item, samples, time);
     this.on.level(rms, underruns);
   }
+}
+
+function within(ms, promise) {
+  return Promise.race([
+    promise,
+    new Promise((_, reject) => setTimeout(() => reject(new NoOutput("the sound output did not start")), ms)),
+  ]);
 }

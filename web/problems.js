@@ -11,7 +11,7 @@ export function microphoneObstacle({ secure, mediaDevices, worklet }) {
   return null;
 }
 
-/** Why `getUserMedia` refused. @param {string} name the name of its DOMException */
+/** Why sound could not be opened. @param {string} name of the error: `getUserMedia`'s, or `NoOutput` */
 export function microphoneRefused(name) {
   switch (name) {
     case "NotAllowedError":
@@ -23,6 +23,8 @@ export function microphoneRefused(name) {
     case "NotReadableError":
     case "AbortError":
       return "The microphone is there but does not answer; another program may be using it. Close that program, then press Talk again.";
+    case "NoOutput":
+      return "The browser found nothing to play sound on. Connect a speaker or headphones, then press Talk again.";
     default:
       return `The microphone could not be opened (${name}). Press Talk to try again, or type instead.`;
   }

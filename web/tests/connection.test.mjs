@@ -46,7 +46,7 @@ test("an insecure page is told how to become secure, a secure one is not bothere
 });
 
 test("each way a microphone fails has its own advice", () => {
-  const names = ["NotAllowedError", "NotFoundError", "NotReadableError", "OddError"];
+  const names = ["NotAllowedError", "NotFoundError", "NotReadableError", "NoOutput", "OddError"];
   assert.equal(new Set(names.map(microphoneRefused)).size, names.length);
   assert.match(microphoneRefused("NotAllowedError"), /Allow it/);
   assert.match(microphoneRefused("OddError"), /OddError/);
