@@ -22,6 +22,9 @@ pub struct WorkerConfig {
     pub max_sessions: usize,
     /// Threads that compute speech, at once; 0 is one for each CPU core.
     pub engine_threads: usize,
+    /// Threads that work together on one piece of speech, shared by all sessions of a voice; 0 is one for
+    /// each CPU core, four at most.
+    pub voice_threads: usize,
     /// Voices loaded at the same time, at least 1.
     pub max_parallel_loads: usize,
     /// How far frames run ahead of the listener where the session does not say, 20 to 60,000 ms.
@@ -75,6 +78,7 @@ impl Default for WorkerConfig {
             preload: Vec::new(),
             max_sessions: 16,
             engine_threads: 0,
+            voice_threads: 0,
             max_parallel_loads: 1,
             lead_ms: 1_000,
             max_chunk_chars: 5_000,

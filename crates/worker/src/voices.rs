@@ -1,13 +1,14 @@
 //! Where voices come from: the voicepacks on disk, and the built-in test voice.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use duologue_tts::tone::{Tone, ToneOptions};
-use duologue_tts::{Synthesizer, TtsError};
-use duologue_voicepack::{Kind, VoicepackError, VoicepackStore};
+use duologue_tts::{FAMILIES, LoadOptions, Synthesizer, TtsError};
+use duologue_voicepack::{Kind, Voicepack, VoicepackError, VoicepackStore};
 
-use crate::config::ToneConfig;
+use crate::config::WorkerConfig;
 
 /// Name of the built-in test voice.
 const TONE: &str = "tone";
@@ -44,16 +45,22 @@ pub struct VoiceEntry {
 
 /// The voicepacks of a store, and the built-in `tone`.
 pub(crate) struct DiskVoices {
-    pub(crate) store: VoicepackStore,
-    pub(crate) tone: ToneConfig,
+    store: VoicepackStore,
+    options: LoadOptions,
 }
 
 impl DiskVoices {
-    fn tone(&self) -> Result<Tone, TtsError> {
-        Tone::new(ToneOptions {
-            first_audio: Duration::from_millis(self.tone.first_audio_ms.into()),
-            real_time_factor: self.tone.real_time_factor,
-        })
+    pub(crate) fn new(store: VoicepackStore, config: &WorkerConfig) -> Self {
+        let tone = ToneOptions {
+            first_audio: Duration::from_millis(config.tone.first_audio_ms.into()),
+            real_time_factor: config.tone.real_time_factor,
+        };
+        let options = LoadOptions {
+            threads: NonZeroUsize::new(config.voice_threads),
+            tone,
+            ..LoadOptions::default()
+        };
+        DiskVoices { store, options }
     }
 }
 
@@ -63,11 +70,11 @@ impl VoiceSource for DiskVoices {
             name: TONE.to_owned(),
             family: TONE.to_owned(),
             languages: Vec::new(),
-            tags: self.tone()?.voice().tags.clone(),
+            tags: Tone::new(self.options.tone)?.voice().tags.clone(),
         }];
         for (name, pack) in self.store.list().map_err(load_error)? {
             match pack {
-                Ok(pack) if pack.metadata.kind == Kind::Tts && name != TONE => {
+                Ok(pack) if is_ours(&pack) && name != TONE => {
                     voices.push(VoiceEntry {
                         name,
                         family: pack.metadata.family,
@@ -86,7 +93,7 @@ impl VoiceSource for DiskVoices {
 
     fn load(&self, name: &str) -> Result<Arc<dyn Synthesizer>, TtsError> {
         if name == TONE {
-            return Ok(Arc::new(self.tone()?));
+            return Ok(Arc::new(Tone::new(self.options.tone)?));
         }
         let pack = self.store.find(name).map_err(load_error)?;
         if pack.metadata.kind != Kind::Tts {
@@ -95,12 +102,13 @@ impl VoiceSource for DiskVoices {
                 pack.metadata.kind
             )));
         }
-        match pack.metadata.family.as_str() {
-            family => Err(TtsError::Load(format!(
-                "voicepack {name} is of family {family:?}, which this build cannot speak with"
-            ))),
-        }
+        duologue_tts::load(&pack, &self.options)
     }
+}
+
+/// Whether this build can speak with it.
+fn is_ours(pack: &Voicepack) -> bool {
+    pack.metadata.kind == Kind::Tts && FAMILIES.contains(&pack.metadata.family.as_str())
 }
 
 fn load_error(error: VoicepackError) -> TtsError {

@@ -79,8 +79,8 @@ impl Worker {
     /// # Errors
     /// [`WorkerError::Config`] or [`WorkerError::Preload`].
     pub async fn start(config: WorkerConfig, store: VoicepackStore) -> Result<Self, WorkerError> {
-        let tone = config.tone;
-        Self::start_with(config, Arc::new(DiskVoices { store, tone })).await
+        let voices = DiskVoices::new(store, &config);
+        Self::start_with(config, Arc::new(voices)).await
     }
 
     /// As [`Worker::start`], with voices from elsewhere.
