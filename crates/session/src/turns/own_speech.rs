@@ -1,13 +1,22 @@
 //! Evidence: the transcript is what the reply was just saying. Then the microphone hears the speaker, and nobody
 //! interrupts.
 
-use super::words::tokens;
+use super::words::{is_command, tokens};
 use super::{Overlap, Verdict};
 use crate::{Evidence, InterruptionConfig};
 
 pub(crate) fn vote(overlap: &Overlap, config: &InterruptionConfig) -> Option<Verdict> {
     let words = overlap.words.as_deref()?;
     is_echo(words, &overlap.own, config.echo_share).then_some(Verdict::Retract(Evidence::OwnSpeech))
+}
+
+/// Whether the few words so far, all of them the reply's own, may yet turn out to be its echo.
+pub(crate) fn may_become_echo(overlap: &Overlap, config: &InterruptionConfig) -> bool {
+    let Some(words) = overlap.words.as_deref().filter(|_| !overlap.is_final) else { return false };
+    let heard = tokens(words);
+    !heard.is_empty()
+        && !is_command(&heard, config)
+        && common_in_order(&heard, &tokens(&overlap.own)) == heard.len()
 }
 
 /// Whether so large a share of the words heard are, in this order, among the own words. A single word is not

@@ -28,15 +28,10 @@ pub(crate) fn vote(overlap: &Overlap, config: &InterruptionConfig) -> Option<Ver
             .is_final
             .then_some(Verdict::Retract(Evidence::NoWords));
     }
-    if words.len() <= COMMAND_WORDS
-        && config
-            .commands
-            .iter()
-            .any(|command| begins_with(&words, command))
-    {
+    if is_command(&words, config) {
         return Some(Verdict::Confirm(Evidence::Command));
     }
-    let content = without(&words, &config.backchannels);
+    let content = without(&words, &config.backchannels, overlap.is_final);
     if content == 0 {
         if overlap.remaining.is_some_and(|left| left < LAST_WORDS) {
             return overlap
@@ -60,24 +55,35 @@ pub(crate) fn vote(overlap: &Overlap, config: &InterruptionConfig) -> Option<Ver
         .then_some(Verdict::Retract(Evidence::Backchannel))
 }
 
-fn begins_with(words: &[String], phrase: &str) -> bool {
-    let phrase = tokens(phrase);
-    !phrase.is_empty() && words.starts_with(&phrase)
+/// Whether the user gives a command.
+pub(crate) fn is_command(words: &[String], config: &InterruptionConfig) -> bool {
+    let begins_with = |phrase: &String| {
+        let phrase = tokens(phrase);
+        !phrase.is_empty() && words.starts_with(&phrase)
+    };
+    words.len() <= COMMAND_WORDS && config.commands.iter().any(begins_with)
 }
 
-/// How many words are left when the phrases are taken out.
-fn without(words: &[String], phrases: &[String]) -> usize {
-    let phrases: Vec<Vec<String>> = phrases.iter().map(|phrase| tokens(phrase)).collect();
+/// How many words are left when the phrases are taken out. While more may come, the beginning of a phrase at the
+/// end counts as the phrase.
+fn without(words: &[String], phrases: &[String], is_final: bool) -> usize {
+    let phrases: Vec<Vec<String>> = phrases.iter().map(|phrase| tokens(phrase)).filter(|p| !p.is_empty()).collect();
     let mut left = 0;
     let mut at = 0;
     while at < words.len() {
-        let longest = phrases
-            .iter()
-            .filter(|p| !p.is_empty() && words[at..].starts_with(p))
-            .map(Vec::len)
-            .max();
+        let rest = &words[at..];
+        if !is_final && phrases.iter().any(|phrase| may_become(rest, phrase)) {
+            break;
+        }
+        let longest = phrases.iter().filter(|phrase| rest.starts_with(phrase)).map(Vec::len).max();
         left += usize::from(longest.is_none());
         at += longest.unwrap_or(1);
     }
     left
+}
+
+/// Whether these words, the last perhaps not whole, are the beginning of a phrase.
+fn may_become(words: &[String], phrase: &[String]) -> bool {
+    let Some((last, whole)) = words.split_last() else { return true };
+    phrase.starts_with(whole) && phrase.get(whole.len()).is_some_and(|next| next.starts_with(last.as_str()))
 }
