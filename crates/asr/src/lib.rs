@@ -12,10 +12,16 @@ use std::time::Duration;
 
 mod junk;
 mod split;
+#[cfg(feature = "whisper")]
+mod vocabulary;
 pub mod wer;
+#[cfg(feature = "whisper")]
+mod whisper;
 
 pub use junk::{Junk, Reason};
 pub use split::split_at_silence;
+#[cfg(feature = "whisper")]
+pub use whisper::{load, load_dir};
 
 /// Rate of the audio that a [`Recognizer`] takes, Hz.
 pub const SAMPLE_RATE: u32 = 16_000;

@@ -25,23 +25,42 @@ impl Vocabulary {
         let json = dir.join("vocabulary.json");
         let tokens: Vec<String> = if json.is_file() {
             let bytes = std::fs::read(&json).map_err(|e| format!("vocabulary.json: {e}"))?;
-            serde_json::from_slice(&bytes).map_err(|e| format!("vocabulary.json is no list of tokens: {e}"))?
+            serde_json::from_slice(&bytes)
+                .map_err(|e| format!("vocabulary.json is no list of tokens: {e}"))?
         } else {
-            let text = std::fs::read_to_string(dir.join("vocabulary.txt"))
-                .map_err(|e| format!("neither vocabulary.json nor vocabulary.txt can be read: {e}"))?;
+            let text = std::fs::read_to_string(dir.join("vocabulary.txt")).map_err(|e| {
+                format!("neither vocabulary.json nor vocabulary.txt can be read: {e}")
+            })?;
             // Not `lines()`: a carriage return can be a token's own.
-            text.strip_suffix('\n').unwrap_or(&text).split('\n').map(str::to_owned).collect()
+            text.strip_suffix('\n')
+                .unwrap_or(&text)
+                .split('\n')
+                .map(str::to_owned)
+                .collect()
         };
         Self::new(tokens)
     }
 
     pub(crate) fn new(tokens: Vec<String>) -> Result<Self, String> {
-        let ids: HashMap<String, usize> = tokens.iter().enumerate().map(|(i, t)| (t.clone(), i)).collect();
+        let ids: HashMap<String, usize> = tokens
+            .iter()
+            .enumerate()
+            .map(|(i, t)| (t.clone(), i))
+            .collect();
         let end_of_text = *ids
             .get("<|endoftext|>")
             .ok_or("the vocabulary has no <|endoftext|>: this is not a Whisper model")?;
-        let longest = tokens[..end_of_text].iter().map(|t| t.chars().count()).max().unwrap_or(0);
-        Ok(Self { tokens, ids, longest, end_of_text })
+        let longest = tokens[..end_of_text]
+            .iter()
+            .map(|t| t.chars().count())
+            .max()
+            .unwrap_or(0);
+        Ok(Self {
+            tokens,
+            ids,
+            longest,
+            end_of_text,
+        })
     }
 
     pub(crate) fn id(&self, token: &str) -> Option<usize> {
@@ -50,6 +69,12 @@ impl Vocabulary {
 
     pub(crate) fn token(&self, id: usize) -> Option<&str> {
         self.tokens.get(id).map(String::as_str)
+    }
+
+    /// Whether the model was taught more than English: such models have one token more.
+    pub(crate) fn is_multilingual(&self) -> bool {
+        const MULTILINGUAL_TOKENS: usize = 51_865;
+        self.tokens.len() >= MULTILINGUAL_TOKENS
     }
 
     /// Whether the token is part of a text, and not a command, a language or a time.
@@ -91,7 +116,9 @@ impl Vocabulary {
             let most = self.longest.min(written.len() - at);
             let found = (1..=most).rev().find_map(|n| {
                 let candidate: String = written[at..at + n].iter().collect();
-                self.id(&candidate).filter(|&id| self.is_text(id)).map(|_| (n, candidate))
+                self.id(&candidate)
+                    .filter(|&id| self.is_text(id))
+                    .map(|_| (n, candidate))
             });
             let Some((n, token)) = found else {
                 // Every byte is a token in a real vocabulary; in a broken one the byte is left out.
@@ -136,7 +163,17 @@ mod tests {
     fn vocabulary() -> Vocabulary {
         let mut tokens: Vec<String> = (0..=u8::MAX).map(|b| char_of(b).to_string()).collect();
         tokens.extend(["Ġcaf", "ĠTrans", "the", "Ġthe"].map(str::to_owned));
-        tokens.extend(["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|haw|>", "<|translate|>", "<|0.00|>"].map(str::to_owned));
+        tokens.extend(
+            [
+                "<|endoftext|>",
+                "<|startoftranscript|>",
+                "<|en|>",
+                "<|haw|>",
+                "<|translate|>",
+                "<|0.00|>",
+            ]
+            .map(str::to_owned),
+        );
         Vocabulary::new(tokens).unwrap()
     }
 
@@ -174,7 +211,12 @@ mod tests {
     #[test]
     fn commands_and_times_are_no_text() {
         let v = vocabulary();
-        let ids = [v.id("<|startoftranscript|>").unwrap(), v.id("Ġthe").unwrap(), v.id("<|0.00|>").unwrap(), 9999];
+        let ids = [
+            v.id("<|startoftranscript|>").unwrap(),
+            v.id("Ġthe").unwrap(),
+            v.id("<|0.00|>").unwrap(),
+            9999,
+        ];
         assert_eq!(v.text(&ids), " the");
         assert_eq!(v.languages(), ["en", "haw"]);
     }
@@ -186,6 +228,10 @@ mod tests {
 
     #[test]
     fn a_vocabulary_of_something_else_is_refused() {
-        assert!(Vocabulary::new(vec!["hello".into()]).unwrap_err().contains("<|endoftext|>"));
+        assert!(
+            Vocabulary::new(vec!["hello".into()])
+                .unwrap_err()
+                .contains("<|endoftext|>")
+        );
     }
 }
