@@ -156,3 +156,153 @@ impl FrameStream {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Says `n` samples of silence with a click at the start, in pieces of `piece`, for the text "n".
+    struct Clicks {
+        piece: usize,
+        waiting: VecDeque<usize>,
+        left: usize,
+        spoken: u64,
+        chunks: u32,
+    }
+
+    impl Clicks {
+        fn stream(rate: u32, piece: usize) -> FrameStream {
+            let waiting = VecDeque::new();
+            let clicks = Clicks { piece, waiting, left: 0, spoken: 0, chunks: 0 };
+            FrameStream::new(Box::new(clicks), rate).unwrap()
+        }
+    }
+
+    impl Speech for Clicks {
+        fn say(&mut self, text: &str) -> Result<(), TtsError> {
+            self.waiting.push_back(text.parse().unwrap());
+            Ok(())
+        }
+
+        fn next(&mut self, _: &StopFlag) -> Result<Option<Sound>, TtsError> {
+            let mut words = Vec::new();
+            let mut click = 0.0;
+            if self.left == 0 {
+                let Some(length) = self.waiting.pop_front() else { return Ok(None) };
+                self.left = length;
+                click = 0.5;
+                words.push(WordMark {
+                    word: "click".to_owned(),
+                    start: self.spoken,
+                    end: self.spoken + length as u64,
+                    chunk: self.chunks,
+                    text: 0..5,
+                });
+                self.chunks += 1;
+            }
+            let mut samples = vec![0.0; self.left.min(self.piece)];
+            if let Some(first) = samples.first_mut() {
+                *first = click;
+            }
+            self.left -= samples.len();
+            self.spoken += samples.len() as u64;
+            Ok(Some(Sound { samples, words }))
+        }
+    }
+
+    fn drain(stream: &mut FrameStream) -> Vec<SpokenFrame> {
+        let stop = StopFlag::default();
+        std::iter::from_fn(|| stream.next(&stop).unwrap()).collect()
+    }
+
+    fn samples(frames: &[SpokenFrame]) -> Vec<i16> {
+        frames.iter().flat_map(|f| f.frame.0).collect()
+    }
+
+    #[test]
+    fn marks_stay_on_their_samples_through_resampling_and_padding() {
+        for (rate, piece) in [(22_050, 1), (22_050, 777), (24_000, 5_000), (44_100, 100), (48_000, 960)] {
+            let mut stream = Clicks::stream(rate, piece);
+            let mut frames = Vec::new();
+            for length in ["1234", "50", "9999", "3"] {
+                stream.say(length).unwrap();
+                stream.say("4321").unwrap();
+                frames.extend(drain(&mut stream));
+            }
+            let pcm = samples(&frames);
+            let marks: Vec<_> = frames.iter().flat_map(|f| f.words.clone()).collect();
+            assert_eq!(marks.len(), 8);
+            for mark in &marks {
+                let near = mark.start.saturating_sub(3) as usize..pcm.len().min(mark.start as usize + 4);
+                let loudest = near.max_by_key(|n| pcm[*n].unsigned_abs()).unwrap();
+                assert!(pcm[loudest] > 10_000, "rate {rate}: no click near {}", mark.start);
+                assert!((loudest as i64 - mark.start as i64).abs() <= 1, "rate {rate}: {loudest} {}", mark.start);
+                assert!(mark.end > mark.start);
+            }
+            assert!(marks.windows(2).all(|w| w[0].end <= w[1].start), "rate {rate}");
+        }
+    }
+
+    #[test]
+    fn a_mark_comes_with_the_frame_that_its_word_starts_in() {
+        let mut stream = Clicks::stream(24_000, 1_000);
+        for length in ["700", "480", "1", "479", "5000"] {
+            stream.say(length).unwrap();
+        }
+        stream.finish();
+        for (n, frame) in drain(&mut stream).iter().enumerate() {
+            let here = n as u64 * 960..(n as u64 + 1) * 960;
+            assert!(frame.words.iter().all(|w| here.contains(&w.start)), "frame {n}: {:?}", frame.words);
+        }
+    }
+
+    #[test]
+    fn no_sound_waits_for_the_text_that_follows() {
+        let mut stream = Clicks::stream(24_000, 100);
+        stream.say("490").unwrap();
+        let frames = drain(&mut stream);
+        assert_eq!(frames.len(), 2, "980 samples are a frame and a padded one");
+        assert!(frames.iter().all(|f| !f.last));
+        stream.say("480").unwrap();
+        stream.finish();
+        let frames = drain(&mut stream);
+        assert_eq!(frames.len(), 1);
+        assert!(frames[0].last);
+        assert_eq!(frames[0].words[0].start, 2 * 960);
+    }
+
+    #[test]
+    fn the_frame_flagged_last_is_one_and_the_last() {
+        let ends = |texts: &[&str], finish_first: bool| {
+            let mut stream = Clicks::stream(48_000, 960);
+            for text in texts {
+                stream.say(text).unwrap();
+            }
+            let mut frames = Vec::new();
+            if !finish_first {
+                frames = drain(&mut stream);
+            }
+            stream.finish();
+            frames.extend(drain(&mut stream));
+            assert!(drain(&mut stream).is_empty());
+            assert!(matches!(stream.say("1"), Err(TtsError::BadSetting(_))));
+            frames.iter().map(|f| f.last).collect::<Vec<_>>()
+        };
+        assert_eq!(ends(&[], true), [true]);
+        assert_eq!(ends(&["960"], true), [true]);
+        assert_eq!(ends(&["961"], true), [false, true]);
+        assert_eq!(ends(&["960", "960"], true), [false, true]);
+        assert_eq!(ends(&["960"], false), [false, true], "the sound was sent before the end was known");
+    }
+
+    #[test]
+    fn a_stop_is_told_at_once() {
+        let mut stream = Clicks::stream(48_000, 10);
+        stream.say("100000").unwrap();
+        let stop = StopFlag::default();
+        assert!(stream.next(&stop).unwrap().is_some());
+        stop.stop();
+        assert!(matches!(stream.next(&stop), Err(TtsError::Stopped)));
+    }
+}

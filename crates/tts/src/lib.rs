@@ -8,6 +8,8 @@
 //! the 48 kHz frames that the rest of Duologue passes around. Each adapter has a folder; [`load()`] picks one by
 //! the voicepack's family.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod frame_stream;
 mod load;
 mod piper;
