@@ -4,13 +4,17 @@
 mod support;
 
 use duologue_session::{
-    Action, Config, ConfigPatch, Eagerness, Event, Limits, Notice, State, Timing, TranscribeKind, TurnDetection,
+    Action, Config, ConfigPatch, Eagerness, Event, Limits, Notice, State, Timing, TranscribeKind,
+    TurnDetection,
 };
 use std::time::Duration;
 use support::{World, ms};
 
 fn turn_over_after(world: &World, speech_end: Duration) -> Duration {
-    world.when_told(|n| matches!(n, Notice::SpeechStopped { .. })).expect("the turn ends") - speech_end
+    world
+        .when_told(|n| matches!(n, Notice::SpeechStopped { .. }))
+        .expect("the turn ends")
+        - speech_end
 }
 
 fn server_vad(silence: Duration) -> TurnDetection {
@@ -32,7 +36,10 @@ fn a_complete_sentence_is_answered_after_the_short_silence() {
     assert_eq!(turn_over_after(&world, ms(2_500)), ms(250));
     assert_eq!(
         world.conversation(),
-        ["user: what is the weather like today", "assistant: Certainly. Here is what I know about that."]
+        [
+            "user: what is the weather like today",
+            "assistant: Certainly. Here is what I know about that."
+        ]
     );
     assert_eq!(world.state(), State::WaitingForInput);
 }
@@ -44,7 +51,10 @@ fn a_half_asked_question_is_waited_for() {
     world.says(ms(3_500), ms(1_000), "where the station is");
     world.run_until(ms(20_000));
     assert_eq!(world.session.counters().turns, 1);
-    assert_eq!(world.conversation()[0], "user: can you tell me where the station is");
+    assert_eq!(
+        world.conversation()[0],
+        "user: can you tell me where the station is"
+    );
 }
 
 #[test]
@@ -78,10 +88,20 @@ fn the_less_complete_the_longer_the_wait() {
 
 #[test]
 fn eagerness_bounds_the_wait() {
-    for (eagerness, bound) in [(Eagerness::High, 2_000), (Eagerness::Medium, 4_000), (Eagerness::Low, 8_000)] {
-        let turn_detection =
-            TurnDetection::SemanticVad { eagerness, create_response: true, interrupt_response: true };
-        let mut world = World::new(Config { turn_detection, ..Config::default() });
+    for (eagerness, bound) in [
+        (Eagerness::High, 2_000),
+        (Eagerness::Medium, 4_000),
+        (Eagerness::Low, 8_000),
+    ] {
+        let turn_detection = TurnDetection::SemanticVad {
+            eagerness,
+            create_response: true,
+            interrupt_response: true,
+        };
+        let mut world = World::new(Config {
+            turn_detection,
+            ..Config::default()
+        });
         world.says_so_far(ms(1_000), ms(1_000), "so I thought", 0.0);
         world.run_until(ms(20_000));
         assert_eq!(turn_over_after(&world, ms(2_000)), ms(bound));
@@ -99,12 +119,17 @@ fn a_silent_end_of_turn_model_does_not_hold_the_turn() {
 
 #[test]
 fn server_vad_waits_its_silence_and_asks_no_model() {
-    let mut world =
-        World::new(Config { turn_detection: server_vad(ms(500)), ..Config::default() });
+    let mut world = World::new(Config {
+        turn_detection: server_vad(ms(500)),
+        ..Config::default()
+    });
     world.says_so_far(ms(1_000), ms(1_000), "hello and", 0.0);
     world.run_until(ms(20_000));
     assert_eq!(turn_over_after(&world, ms(2_000)), ms(500));
-    assert_eq!(world.count(|a| matches!(a, Action::JudgeEndOfTurn { .. })), 0);
+    assert_eq!(
+        world.count(|a| matches!(a, Action::JudgeEndOfTurn { .. })),
+        0
+    );
 }
 
 #[test]
@@ -115,10 +140,24 @@ fn transcription_begins_at_the_first_silence_with_the_pre_roll() {
     let (at, action) = world
         .log
         .iter()
-        .find(|(_, a)| matches!(a, Action::Transcribe { kind: TranscribeKind::Final, .. }))
+        .find(|(_, a)| {
+            matches!(
+                a,
+                Action::Transcribe {
+                    kind: TranscribeKind::Final,
+                    ..
+                }
+            )
+        })
         .expect("it begins");
-    assert_eq!(*at, ms(2_100), "at the first silence, before the turn is over");
-    let Action::Transcribe { from, to, .. } = action else { unreachable!() };
+    assert_eq!(
+        *at,
+        ms(2_100),
+        "at the first silence, before the turn is over"
+    );
+    let Action::Transcribe { from, to, .. } = action else {
+        unreachable!()
+    };
     assert_eq!((*from, *to), (ms(700), ms(2_100)));
 }
 
@@ -133,12 +172,19 @@ fn a_transcription_is_thrown_away_when_speech_goes_on() {
         .log
         .iter()
         .filter_map(|(_, a)| match a {
-            Action::Transcribe { revision, kind: TranscribeKind::Final, .. } => Some(*revision),
+            Action::Transcribe {
+                revision,
+                kind: TranscribeKind::Final,
+                ..
+            } => Some(*revision),
             _ => None,
         })
         .collect();
     assert_eq!(finals, [0, 1]);
-    assert_eq!(world.count(|a| matches!(a, Action::CancelTranscribe { revision: 0, .. })), 1);
+    assert_eq!(
+        world.count(|a| matches!(a, Action::CancelTranscribe { revision: 0, .. })),
+        1
+    );
     assert_eq!(world.conversation()[0], "user: hello there");
 }
 
@@ -159,9 +205,17 @@ fn words_of_an_old_revision_are_ignored_and_counted() {
         })
         .unwrap();
     assert_eq!(revision, 1);
-    world.tell(Event::Transcript { turn, revision: 0, text: "old".into() });
+    world.tell(Event::Transcript {
+        turn,
+        revision: 0,
+        text: "old".into(),
+    });
     assert_eq!(world.session.counters().stale_events, 1);
-    world.tell(Event::Transcript { turn, revision: 1, text: "new".into() });
+    world.tell(Event::Transcript {
+        turn,
+        revision: 1,
+        text: "new".into(),
+    });
     world.run_until(ms(20_000));
     assert_eq!(world.conversation()[0], "user: new");
 }
@@ -210,7 +264,11 @@ fn a_cough_is_no_turn() {
     assert!(world.conversation().is_empty());
     assert_eq!(world.session.counters().replies, 0);
     assert_eq!(world.session.counters().discarded_turns, 1);
-    assert!(world.when_told(|n| matches!(n, Notice::InputDiscarded { .. })).is_some());
+    assert!(
+        world
+            .when_told(|n| matches!(n, Notice::InputDiscarded { .. }))
+            .is_some()
+    );
 }
 
 #[test]
@@ -232,23 +290,42 @@ fn edges_count_by_their_audio_time_not_by_their_arrival() {
     world.at(ms(2_000), Event::Silence { since: ms(1_900) });
     world.at(ms(2_010), Event::SpeechStarted { onset: ms(1_200) });
     world.run_until(ms(2_100));
-    let asked = world.when(|a| matches!(a, Action::Transcribe { kind: TranscribeKind::Final, .. }));
+    let asked = world.when(|a| {
+        matches!(
+            a,
+            Action::Transcribe {
+                kind: TranscribeKind::Final,
+                ..
+            }
+        )
+    });
     assert_eq!(asked, Some(ms(2_010)));
 }
 
 #[test]
 fn a_very_long_turn_is_cut_into_messages_and_answered_once() {
-    let config = Config { limits: Limits::default(), ..Config::default() };
+    let config = Config {
+        limits: Limits::default(),
+        ..Config::default()
+    };
     let mut world = World::new(config);
     let text: Vec<String> = (0..200).map(|n| format!("word{n}")).collect();
     world.says(ms(1_000), ms(70_000), &text.join(" "));
     world.run_until(ms(120_000));
-    let users: Vec<String> = world.conversation().into_iter().filter(|line| line.starts_with("user")).collect();
+    let users: Vec<String> = world
+        .conversation()
+        .into_iter()
+        .filter(|line| line.starts_with("user"))
+        .collect();
     assert_eq!(users.len(), 3);
     assert_eq!(world.session.counters().replies, 1);
     let said: Vec<&str> = users.iter().flat_map(|line| line[6..].split(' ')).collect();
     assert!(said.len() >= 198, "{}", said.len());
-    assert_eq!(world.last_prompt().len(), 3, "all its messages are in the prompt");
+    assert_eq!(
+        world.last_prompt().len(),
+        3,
+        "all its messages are in the prompt"
+    );
 }
 
 #[test]
@@ -274,17 +351,26 @@ fn a_message_whose_transcript_never_comes_is_told_and_nothing_hangs() {
     world.deaf_recognizer = true;
     world.says(ms(1_000), ms(1_000), "hello");
     world.run_until(ms(30_000));
-    assert!(world.when_told(|n| matches!(n, Notice::InputTranscriptFailed { .. })).is_some());
+    assert!(
+        world
+            .when_told(|n| matches!(n, Notice::InputTranscriptFailed { .. }))
+            .is_some()
+    );
     assert_eq!(world.state(), State::WaitingForInput);
 }
 
 #[test]
 fn settings_take_effect_at_the_next_turn() {
-    let mut world =
-        World::new(Config { turn_detection: server_vad(ms(300)), ..Config::default() });
+    let mut world = World::new(Config {
+        turn_detection: server_vad(ms(300)),
+        ..Config::default()
+    });
     world.says(ms(1_000), ms(1_000), "hello there");
     world.says(ms(20_000), ms(1_000), "and again you");
-    let patch = ConfigPatch { turn_detection: Some(server_vad(ms(900))), ..ConfigPatch::default() };
+    let patch = ConfigPatch {
+        turn_detection: Some(server_vad(ms(900))),
+        ..ConfigPatch::default()
+    };
     world.at(ms(1_500), Event::Configure(Box::new(patch)));
     world.run_until(ms(40_000));
     let stops: Vec<Duration> = world
@@ -299,8 +385,18 @@ fn settings_take_effect_at_the_next_turn() {
 #[test]
 fn settings_that_make_no_sense_are_refused() {
     let mut world = World::new(Config::default());
-    let timing = Timing { complete: 1.5, ..Timing::default() };
-    world.tell(Event::Configure(Box::new(ConfigPatch { timing: Some(timing), ..ConfigPatch::default() })));
-    assert!(world.when_told(|n| matches!(n, Notice::Error { .. })).is_some());
+    let timing = Timing {
+        complete: 1.5,
+        ..Timing::default()
+    };
+    world.tell(Event::Configure(Box::new(ConfigPatch {
+        timing: Some(timing),
+        ..ConfigPatch::default()
+    })));
+    assert!(
+        world
+            .when_told(|n| matches!(n, Notice::Error { .. }))
+            .is_some()
+    );
     assert_eq!(world.session.next_config(), &Config::default());
 }

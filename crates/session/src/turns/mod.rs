@@ -41,6 +41,8 @@ pub(crate) enum Verdict {
 /// length.
 pub(crate) fn judge(overlap: &Overlap, config: &InterruptionConfig) -> Verdict {
     own_speech::vote(overlap, config)
-        .or_else(|| words::vote(overlap, config).filter(|_| !own_speech::may_become_echo(overlap, config)))
+        .or_else(|| {
+            words::vote(overlap, config).filter(|_| !own_speech::may_become_echo(overlap, config))
+        })
         .unwrap_or_else(|| duration::vote(overlap, config))
 }

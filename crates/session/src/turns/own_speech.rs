@@ -12,7 +12,9 @@ pub(crate) fn vote(overlap: &Overlap, config: &InterruptionConfig) -> Option<Ver
 
 /// Whether the few words so far, all of them the reply's own, may yet turn out to be its echo.
 pub(crate) fn may_become_echo(overlap: &Overlap, config: &InterruptionConfig) -> bool {
-    let Some(words) = overlap.words.as_deref().filter(|_| !overlap.is_final) else { return false };
+    let Some(words) = overlap.words.as_deref().filter(|_| !overlap.is_final) else {
+        return false;
+    };
     let heard = tokens(words);
     !heard.is_empty()
         && !is_command(&heard, config)

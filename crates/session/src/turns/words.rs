@@ -67,7 +67,11 @@ pub(crate) fn is_command(words: &[String], config: &InterruptionConfig) -> bool 
 /// How many words are left when the phrases are taken out. While more may come, the beginning of a phrase at the
 /// end counts as the phrase.
 fn without(words: &[String], phrases: &[String], is_final: bool) -> usize {
-    let phrases: Vec<Vec<String>> = phrases.iter().map(|phrase| tokens(phrase)).filter(|p| !p.is_empty()).collect();
+    let phrases: Vec<Vec<String>> = phrases
+        .iter()
+        .map(|phrase| tokens(phrase))
+        .filter(|p| !p.is_empty())
+        .collect();
     let mut left = 0;
     let mut at = 0;
     while at < words.len() {
@@ -75,7 +79,11 @@ fn without(words: &[String], phrases: &[String], is_final: bool) -> usize {
         if !is_final && phrases.iter().any(|phrase| may_become(rest, phrase)) {
             break;
         }
-        let longest = phrases.iter().filter(|phrase| rest.starts_with(phrase)).map(Vec::len).max();
+        let longest = phrases
+            .iter()
+            .filter(|phrase| rest.starts_with(phrase))
+            .map(Vec::len)
+            .max();
         left += usize::from(longest.is_none());
         at += longest.unwrap_or(1);
     }
@@ -84,6 +92,11 @@ fn without(words: &[String], phrases: &[String], is_final: bool) -> usize {
 
 /// Whether these words, the last perhaps not whole, are the beginning of a phrase.
 fn may_become(words: &[String], phrase: &[String]) -> bool {
-    let Some((last, whole)) = words.split_last() else { return true };
-    phrase.starts_with(whole) && phrase.get(whole.len()).is_some_and(|next| next.starts_with(last.as_str()))
+    let Some((last, whole)) = words.split_last() else {
+        return true;
+    };
+    phrase.starts_with(whole)
+        && phrase
+            .get(whole.len())
+            .is_some_and(|next| next.starts_with(last.as_str()))
 }

@@ -1,6 +1,6 @@
 //! What must hold of every session whatever happens.
 
-use duologue_session::{Action, ItemId, MAX_QUEUED, Notice, ReplyId, Session, State, TRANSITIONS};
+use duologue_session::{Action, ItemId, Notice, ReplyId, Session, State, TRANSITIONS};
 use std::collections::{HashMap, HashSet};
 
 #[derive(Default, Debug)]
@@ -27,8 +27,14 @@ pub struct Checker {
 impl Checker {
     /// A frame leaves for the client.
     pub fn frame(&mut self, reply: ReplyId) {
-        let known = self.replies.get(&reply).unwrap_or_else(|| panic!("a frame of the unknown reply {reply}"));
-        assert!(!known.stopped && !known.done, "a stale frame of reply {reply} reaches the user");
+        let known = self
+            .replies
+            .get(&reply)
+            .unwrap_or_else(|| panic!("a frame of the unknown reply {reply}"));
+        assert!(
+            !known.stopped && !known.done,
+            "a stale frame of reply {reply} reaches the user"
+        );
     }
 
     pub fn check(&mut self, action: &Action) {
@@ -40,7 +46,11 @@ impl Checker {
                 known.prompted = true;
             }
             Action::CancelPrompt { reply } => assert!(self.live(*reply, action).prompted),
-            Action::Speak { reply, clause, text } => {
+            Action::Speak {
+                reply,
+                clause,
+                text,
+            } => {
                 let known = self.live(*reply, action);
                 assert!(!known.end_of_speech, "{action:?} after EndSpeech");
                 assert_eq!(*clause, known.clauses, "clauses are numbered without gaps");
@@ -71,7 +81,10 @@ impl Checker {
     }
 
     fn live(&mut self, reply: ReplyId, why: &dyn std::fmt::Debug) -> &mut Reply {
-        let known = self.replies.get_mut(&reply).unwrap_or_else(|| panic!("{why:?}: unknown reply"));
+        let known = self
+            .replies
+            .get_mut(&reply)
+            .unwrap_or_else(|| panic!("{why:?}: unknown reply"));
         assert!(!known.done && !known.stopped, "stale: {why:?}");
         known
     }
@@ -80,7 +93,10 @@ impl Checker {
         match notice {
             Notice::StateChanged { from, to } => {
                 assert_eq!(*from, self.state.unwrap_or(State::WaitingForInput));
-                assert!(TRANSITIONS.iter().any(|(a, _, b)| (a, b) == (from, to)), "{notice:?} is not in the table");
+                assert!(
+                    TRANSITIONS.iter().any(|(a, _, b)| (a, b) == (from, to)),
+                    "{notice:?} is not in the table"
+                );
                 self.state = Some(*to);
             }
             Notice::SpeechStarted { item, .. } => {
@@ -88,33 +104,55 @@ impl Checker {
                 self.speaking = Some(item.clone());
             }
             Notice::SpeechStopped { item, .. } => {
-                assert_eq!(self.speaking.take().as_ref(), Some(item), "{notice:?} without its start");
+                assert_eq!(
+                    self.speaking.take().as_ref(),
+                    Some(item),
+                    "{notice:?} without its start"
+                );
             }
             Notice::ItemAdded { item, .. } => {
-                assert!(self.items.insert(item.id.clone()), "{notice:?}: there already");
+                assert!(
+                    self.items.insert(item.id.clone()),
+                    "{notice:?}: there already"
+                );
             }
             Notice::ItemDone { item, .. } | Notice::ItemRetrieved { item } => {
                 assert!(self.items.contains(&item.id), "{notice:?}: unknown item");
             }
-            Notice::ItemDeleted { item } => assert!(self.items.remove(item), "{notice:?}: unknown item"),
+            Notice::ItemDeleted { item } => {
+                assert!(self.items.remove(item), "{notice:?}: unknown item")
+            }
             Notice::ReplyCreated { reply, .. } => {
                 assert!(self.newest < Some(*reply), "replies are numbered upwards");
-                assert!(self.replies.values().all(|reply| reply.done), "two replies at once");
+                assert!(
+                    self.replies.values().all(|reply| reply.done),
+                    "two replies at once"
+                );
                 self.newest = Some(*reply);
                 self.replies.insert(*reply, Reply::default());
             }
             Notice::ReplyItemAdded { reply, item, .. } => {
-                self.told_in_time(*reply, notice).open_items.insert(item.id.clone());
+                self.told_in_time(*reply, notice)
+                    .open_items
+                    .insert(item.id.clone());
             }
             Notice::ReplyItemDone { reply, item, .. } => {
-                assert!(self.told_in_time(*reply, notice).open_items.remove(&item.id), "{notice:?}: not open");
+                assert!(
+                    self.told_in_time(*reply, notice)
+                        .open_items
+                        .remove(&item.id),
+                    "{notice:?}: not open"
+                );
             }
             Notice::ReplyTranscriptDelta { reply, item, .. }
             | Notice::ReplyTextDelta { reply, item, .. }
             | Notice::ReplyAudioDone { reply, item }
             | Notice::ReplyTranscriptDone { reply, item, .. }
             | Notice::ReplyFunctionCall { reply, item, .. } => {
-                assert!(self.told_in_time(*reply, notice).open_items.contains(item), "{notice:?}: item is not open");
+                assert!(
+                    self.told_in_time(*reply, notice).open_items.contains(item),
+                    "{notice:?}: item is not open"
+                );
             }
             Notice::PlaybackStarted { reply }
             | Notice::PlaybackCleared { reply }
@@ -133,23 +171,45 @@ impl Checker {
     }
 
     fn told_in_time(&mut self, reply: ReplyId, notice: &Notice) -> &mut Reply {
-        let known = self.replies.get_mut(&reply).unwrap_or_else(|| panic!("{notice:?} before ReplyCreated"));
+        let known = self
+            .replies
+            .get_mut(&reply)
+            .unwrap_or_else(|| panic!("{notice:?} before ReplyCreated"));
         assert!(!known.done, "{notice:?} after ReplyDone");
         known
     }
 
     pub fn check_session(&self, session: &Session) {
-        assert_eq!(session.counters().defects, 0, "a defect in {:?}", session.state());
-        assert_eq!(session.state(), self.state.unwrap_or(State::WaitingForInput));
-        let _ = MAX_QUEUED;
+        assert_eq!(
+            session.counters().defects,
+            0,
+            "a defect in {:?}",
+            session.state()
+        );
+        assert_eq!(
+            session.state(),
+            self.state.unwrap_or(State::WaitingForInput)
+        );
         match session.state() {
             State::Ended => assert!(self.closed, "ended without Close"),
             State::Speaking | State::BargedIn => {
-                assert!(session.reply().is_some(), "{:?} without a reply", session.state());
-                assert!(session.deadline().is_some(), "nothing would end {:?}", session.state());
+                assert!(
+                    session.reply().is_some(),
+                    "{:?} without a reply",
+                    session.state()
+                );
+                assert!(
+                    session.deadline().is_some(),
+                    "nothing would end {:?}",
+                    session.state()
+                );
             }
             State::Thinking | State::Listening => {
-                assert!(session.deadline().is_some(), "nothing would end {:?}", session.state());
+                assert!(
+                    session.deadline().is_some(),
+                    "nothing would end {:?}",
+                    session.state()
+                );
             }
             State::WaitingForInput => {}
         }

@@ -8,8 +8,8 @@ mod checker;
 
 pub use checker::Checker;
 use duologue_session::{
-    Action, Clause, Config, Event, Finish, Item, ItemKind, Notice, ReplyId, ReplyOutcome, Role, Session, State,
-    TranscribeKind, TurnId, WordMark,
+    Action, Clause, Config, Event, Finish, Item, ItemKind, Notice, ReplyId, ReplyOutcome, Role,
+    Session, State, TranscribeKind, TurnId, WordMark,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,11 +71,24 @@ struct Utterance {
 enum Task {
     Event(Event),
     /// An event that counts only if nobody cancelled its maker.
-    Transcript { turn: TurnId, revision: u32, event: Event },
-    Model { reply: ReplyId, event: Event },
-    Voice { reply: ReplyId, event: Event },
+    Transcript {
+        turn: TurnId,
+        revision: u32,
+        event: Event,
+    },
+    Model {
+        reply: ReplyId,
+        event: Event,
+    },
+    Voice {
+        reply: ReplyId,
+        event: Event,
+    },
     Frame,
-    Arrive { reply: ReplyId, position: u64 },
+    Arrive {
+        reply: ReplyId,
+        position: u64,
+    },
     Report,
 }
 
@@ -143,7 +156,10 @@ impl World {
             session: Session::new("test", config),
             now: Duration::ZERO,
             latency: Latency::default(),
-            replies: vec![vec![Clause::plain("Certainly. "), Clause::plain("Here is what I know about that.")]],
+            replies: vec![vec![
+                Clause::plain("Certainly. "),
+                Clause::plain("Here is what I know about that."),
+            ]],
             mute_voice: false,
             mute_model: false,
             deaf_recognizer: false,
@@ -174,8 +190,16 @@ impl World {
     /// The user says something that is complete with that probability.
     pub fn says_so_far(&mut self, from: Duration, lasts: Duration, text: &str, complete: f32) {
         let to = from + lasts;
-        self.speech.push(Utterance { from, to, text: text.to_owned(), complete });
-        self.at(from + self.latency.vad_on, Event::SpeechStarted { onset: from });
+        self.speech.push(Utterance {
+            from,
+            to,
+            text: text.to_owned(),
+            complete,
+        });
+        self.at(
+            from + self.latency.vad_on,
+            Event::SpeechStarted { onset: from },
+        );
         self.at(to + self.latency.vad_off, Event::Silence { since: to });
     }
 
@@ -194,7 +218,9 @@ impl World {
             let task = self.queue.first_key_value().map(|(key, _)| *key);
             let deadline = self.session.deadline();
             match (task, deadline) {
-                (Some(key), deadline) if key.0 <= end && deadline.is_none_or(|deadline| key.0 <= deadline) => {
+                (Some(key), deadline)
+                    if key.0 <= end && deadline.is_none_or(|deadline| key.0 <= deadline) =>
+                {
                     let task = self.queue.remove(&key).unwrap();
                     self.now = self.now.max(key.0);
                     self.run(task);
@@ -222,7 +248,12 @@ impl World {
     pub fn run_until_speaking(&mut self) {
         let give_up = self.now + Duration::from_secs(60);
         while self.state() != State::Speaking {
-            assert!(self.now < give_up, "never speaks; {:?}\n{}", self.state(), self.story());
+            assert!(
+                self.now < give_up,
+                "never speaks; {:?}\n{}",
+                self.state(),
+                self.story()
+            );
             self.run_for(ms(10));
         }
     }
@@ -244,7 +275,10 @@ impl World {
     }
 
     pub fn when(&self, wanted: impl Fn(&Action) -> bool) -> Option<Duration> {
-        self.log.iter().find(|(_, action)| wanted(action)).map(|(at, _)| *at)
+        self.log
+            .iter()
+            .find(|(_, action)| wanted(action))
+            .map(|(at, _)| *at)
     }
 
     pub fn when_told(&self, wanted: impl Fn(&Notice) -> bool) -> Option<Duration> {
@@ -284,7 +318,10 @@ impl World {
 
     /// Everything that happened, for a failed test's message.
     pub fn story(&self) -> String {
-        self.log.iter().map(|(at, action)| format!("{:>7} {action:?}\n", at.as_millis())).collect()
+        self.log
+            .iter()
+            .map(|(at, action)| format!("{:>7} {action:?}\n", at.as_millis()))
+            .collect()
     }
 
     // ---- machinery ----
@@ -296,7 +333,9 @@ impl World {
 
     fn run(&mut self, task: Task) {
         match task {
-            Task::Event(event) | Task::Transcript { event, .. } | Task::Model { event, .. } => self.handle(event),
+            Task::Event(event) | Task::Transcript { event, .. } | Task::Model { event, .. } => {
+                self.handle(event)
+            }
             Task::Voice { reply, event } => {
                 if self.mouth.reply == Some(reply) {
                     match &event {
@@ -315,7 +354,10 @@ impl World {
             }
             Task::Report => {
                 if let Some((reply, truth)) = self.truth.last_key_value() {
-                    let event = Event::Played { reply: *reply, samples: truth.played };
+                    let event = Event::Played {
+                        reply: *reply,
+                        samples: truth.played,
+                    };
                     if truth.played > 0 {
                         self.handle(event);
                     }
@@ -339,33 +381,75 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Transcribe { turn, revision, from, to, kind } if !self.deaf_recognizer => {
+            Action::Transcribe {
+                turn,
+                revision,
+                from,
+                to,
+                kind,
+            } if !self.deaf_recognizer => {
                 let text = self.words_between(from, to);
                 let event = match kind {
-                    TranscribeKind::Partial => Event::Partial { turn, revision, text },
-                    TranscribeKind::Final => Event::Transcript { turn, revision, text },
+                    TranscribeKind::Partial => Event::Partial {
+                        turn,
+                        revision,
+                        text,
+                    },
+                    TranscribeKind::Final => Event::Transcript {
+                        turn,
+                        revision,
+                        text,
+                    },
                 };
-                self.schedule(self.now + self.latency.asr, Task::Transcript { turn, revision, event });
+                self.schedule(
+                    self.now + self.latency.asr,
+                    Task::Transcript {
+                        turn,
+                        revision,
+                        event,
+                    },
+                );
             }
             Action::CancelTranscribe { turn, revision } => {
                 self.queue.retain(|_, task| {
                     !matches!(task, Task::Transcript { turn: t, revision: r, .. } if *t == turn && *r <= revision)
                 });
             }
-            Action::JudgeEndOfTurn { turn, revision, to, .. } => {
-                let probability =
-                    self.speech.iter().rev().find(|u| u.to <= to + ms(1)).map_or(0.5, |utterance| utterance.complete);
-                let event = Event::EndOfTurn { turn, revision, probability };
+            Action::JudgeEndOfTurn {
+                turn, revision, to, ..
+            } => {
+                let probability = self
+                    .speech
+                    .iter()
+                    .rev()
+                    .find(|u| u.to <= to + ms(1))
+                    .map_or(0.5, |utterance| utterance.complete);
+                let event = Event::EndOfTurn {
+                    turn,
+                    revision,
+                    probability,
+                };
                 self.at(self.now + self.latency.judge, event);
             }
             Action::Prompt { reply, .. } if !self.mute_model => self.answer(reply),
             Action::CancelPrompt { reply } => {
-                self.queue.retain(|_, task| !matches!(task, Task::Model { reply: r, .. } if *r == reply));
+                self.queue
+                    .retain(|_, task| !matches!(task, Task::Model { reply: r, .. } if *r == reply));
             }
-            Action::Speak { reply, clause, text } => self.speak(reply, clause, &text),
+            Action::Speak {
+                reply,
+                clause,
+                text,
+            } => self.speak(reply, clause, &text),
             Action::EndSpeech { reply } if !self.mute_voice => {
                 let at = self.mouth.busy_until.max(self.now);
-                self.schedule(at, Task::Voice { reply, event: Event::AudioEnded { reply } });
+                self.schedule(
+                    at,
+                    Task::Voice {
+                        reply,
+                        event: Event::AudioEnded { reply },
+                    },
+                );
             }
             Action::Pause { reply } => {
                 self.adopt(reply);
@@ -395,17 +479,31 @@ impl World {
         self.prompts += 1;
         let mut at = self.now + self.latency.first_clause;
         for clause in clauses {
-            self.schedule(at, Task::Model { reply, event: Event::ReplyText { reply, clause } });
+            self.schedule(
+                at,
+                Task::Model {
+                    reply,
+                    event: Event::ReplyText { reply, clause },
+                },
+            );
             at += self.latency.next_clause;
         }
-        let event = Event::ReplyEnded { reply, finish: Finish::Stop, usage: None };
+        let event = Event::ReplyEnded {
+            reply,
+            finish: Finish::Stop,
+            usage: None,
+        };
         self.schedule(at, Task::Model { reply, event });
     }
 
     fn adopt(&mut self, reply: ReplyId) {
         if self.mouth.reply != Some(reply) {
             let ticking = self.mouth.ticking;
-            self.mouth = Mouth { reply: Some(reply), ticking, ..Mouth::default() };
+            self.mouth = Mouth {
+                reply: Some(reply),
+                ticking,
+                ..Mouth::default()
+            };
         }
     }
 
@@ -415,27 +513,46 @@ impl World {
         if self.mute_voice {
             return;
         }
-        let mut at = self.mouth.busy_until.max(self.now + self.latency.first_audio);
+        let mut at = self
+            .mouth
+            .busy_until
+            .max(self.now + self.latency.first_audio);
         for word in text.split_whitespace() {
             let offset = word.as_ptr() as usize - text.as_ptr() as usize;
             let length = 48 * 70 * u64::try_from(word.chars().count()).unwrap();
             let start = self.mouth.synthesized;
             let end = start + length;
             self.mouth.synthesized = end + 48 * 40;
-            self.truth.entry(reply).or_default().words.push((word.to_owned(), start, end));
-            let mark =
-                WordMark { clause, spoken: offset..offset + word.len(), start_sample: start, end_sample: end };
+            self.truth
+                .entry(reply)
+                .or_default()
+                .words
+                .push((word.to_owned(), start, end));
+            let mark = WordMark {
+                clause,
+                spoken: offset..offset + word.len(),
+                start_sample: start,
+                end_sample: end,
+            };
             at += Duration::from_secs_f64(
                 (self.mouth.synthesized - start) as f64 / 48_000.0 * self.latency.real_time_factor,
             );
-            let event = Event::Audio { reply, samples: self.mouth.synthesized, words: vec![mark] };
+            let event = Event::Audio {
+                reply,
+                samples: self.mouth.synthesized,
+                words: vec![mark],
+            };
             self.schedule(at, Task::Voice { reply, event });
         }
         self.mouth.busy_until = at;
     }
 
     fn start_writer(&mut self) {
-        if !self.mouth.ticking && !self.mouth.paused && self.mouth.position < self.mouth.made && !self.stuck_writer {
+        if !self.mouth.ticking
+            && !self.mouth.paused
+            && self.mouth.position < self.mouth.made
+            && !self.stuck_writer
+        {
             self.mouth.ticking = true;
             self.schedule(self.now, Task::Frame);
         }
@@ -443,7 +560,9 @@ impl World {
 
     fn write_frame(&mut self) {
         self.mouth.ticking = false;
-        let Some(reply) = self.mouth.reply else { return };
+        let Some(reply) = self.mouth.reply else {
+            return;
+        };
         if self.mouth.paused || self.mouth.position >= self.mouth.made || self.stuck_writer {
             return;
         }
@@ -454,18 +573,27 @@ impl World {
         self.mouth.ticking = true;
         self.schedule(self.now + ms(20), Task::Frame);
         // The frame has been played when its last sample has.
-        self.schedule(self.now + self.latency.network + ms(20), Task::Arrive { reply, position });
-        if self.latency.reports.is_some() && !self.queue.values().any(|task| matches!(task, Task::Report)) {
+        self.schedule(
+            self.now + self.latency.network + ms(20),
+            Task::Arrive { reply, position },
+        );
+        if self.latency.reports.is_some()
+            && !self.queue.values().any(|task| matches!(task, Task::Report))
+        {
             self.schedule(self.now + self.latency.network, Task::Report);
         }
-        self.handle(Event::Sent { reply, samples: position });
+        self.handle(Event::Sent {
+            reply,
+            samples: position,
+        });
     }
 
     fn words_between(&self, from: Duration, to: Duration) -> String {
         let mut heard = Vec::new();
         for utterance in &self.speech {
             let words: Vec<&str> = utterance.text.split_whitespace().collect();
-            let length = (utterance.to - utterance.from) / u32::try_from(words.len().max(1)).unwrap();
+            let length =
+                (utterance.to - utterance.from) / u32::try_from(words.len().max(1)).unwrap();
             for (at, word) in words.into_iter().enumerate() {
                 let end = utterance.from + length * u32::try_from(at + 1).unwrap();
                 if end - length / 2 >= from && end - length / 3 <= to {
@@ -489,5 +617,23 @@ fn line(item: &Item) -> String {
         }
         ItemKind::FunctionCall { name, .. } => format!("call: {name}"),
         ItemKind::FunctionCallOutput { output, .. } => format!("output: {output}"),
+    }
+}
+
+/// Numbers that look random and are always the same (Knuth's MMIX generator).
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// From `low` to below `high`.
+    pub fn roll(&mut self, low: u64, high: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        low + (self.0 >> 33) % (high - low)
     }
 }
