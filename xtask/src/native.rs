@@ -55,7 +55,10 @@ const NEEDS: &[Need] = &[
     Need {
         what: "libclang",
         why: "reads the C headers of llama.cpp",
-        find: || libclang().map(|p| p.display().to_string()),
+        find: || {
+            let library = libclang().filter(|l| has_headers(l))?;
+            Some(library.display().to_string())
+        },
         package: Package {
             apt: "libclang-dev",
             dnf: "clang-devel",
@@ -205,6 +208,24 @@ fn is_libclang(path: &Path) -> bool {
         .iter()
         .any(|end| rest.contains(end));
     shared && (rest.starts_with('.') || versioned)
+}
+
+/// Whether clang's own headers (stddef.h and the like) are there. Distributions ship the library
+/// without them too, and then bindgen fails at the first `#include`.
+fn has_headers(library: &Path) -> bool {
+    if !cfg!(target_os = "linux") || which("clang").is_some() {
+        return true;
+    }
+    let real = library
+        .canonicalize()
+        .unwrap_or_else(|_| library.to_owned());
+    let beside = real.parent().map(Path::to_owned);
+    folders().into_iter().chain(beside).any(|dir| {
+        let versions = std::fs::read_dir(dir.join("clang")).into_iter().flatten();
+        versions
+            .flatten()
+            .any(|v| v.path().join("include/stddef.h").is_file())
+    })
 }
 
 /// Programs are built for x86-64-v3. Asked of the system and not of the CPU: this program is

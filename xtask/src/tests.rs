@@ -32,6 +32,9 @@ const CHROMIUM: Package = Package {
 /// Where the browser tests look for a browser.
 const BROWSERS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
 
+/// Models that only tests use, beside the default set.
+const FURTHER_MODELS: &[&str] = &["whisper-tiny.en"];
+
 /// Runs all tests. A suite that fails does not keep the later ones from running.
 pub(crate) fn all(runner: &mut Runner) -> Outcome {
     native::set_up()?;
@@ -43,6 +46,9 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
     runner.cargo("build", &["build", "--release", "--workspace"], &[])?;
     let mut pull = runner.command(runner.binary());
     runner.step("models", pull.args(["models", "pull"]))?;
+    let mut pull = runner.command(runner.binary());
+    pull.args(["models", "pull"]).args(FURTHER_MODELS);
+    runner.step("models for tests", &mut pull)?;
 
     let mut failed = Vec::new();
     let mut note = |outcome: Outcome| failed.extend(outcome.err());
