@@ -237,7 +237,8 @@ impl<'m> Engine<'m> {
 
     fn work(&mut self, commands: &Receiver<Command>) {
         loop {
-            if self.running.is_empty() {
+            // With nothing running every slot is free, so what waits now is admitted below.
+            if self.running.is_empty() && self.waiting.is_empty() {
                 match commands.recv() {
                     Ok(command) => self.take(command),
                     Err(_) => return,

@@ -1,0 +1,78 @@
+//! Prints how soon the embedded model begins to answer and how fast it goes on, as a conversation feels it: the
+//! history is kept, the question is new.
+//!
+//! `cargo run --release -p duologue-llm --example reply_latency -- [model.gguf] [threads]`
+
+use std::time::Instant;
+
+use duologue_llm::{ChatRequest, DEFAULT_INSTRUCTIONS, Delta, EmbeddedConfig, LlmConfig, Message, load};
+use duologue_voicepack::VoicepackStore;
+use futures_util::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+const QUESTIONS: [&str; 4] = [
+    "What is the capital of France?",
+    "And which river runs through it?",
+    "How long is that river?",
+    "Tell me something about a famous bridge there.",
+];
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let path = match arguments.next() {
+        Some(path) => path.into(),
+        None => VoicepackStore::open_default()?.dir("qwen2.5-coder-0.5b-instruct")?,
+    };
+    let threads = arguments.next().map_or(Ok(0), |threads| threads.parse())?;
+    let started = Instant::now();
+    let config = EmbeddedConfig { path, threads, seed: Some(1), ..EmbeddedConfig::default() };
+    let model = load(&LlmConfig::Embedded(config))?;
+    println!("loaded and warm in {:.2} s; {}", started.elapsed().as_secs_f32(), memory());
+    let mut messages = vec![Message::system(DEFAULT_INSTRUCTIONS)];
+    let mut request = ChatRequest { conversation: "one".into(), ..ChatRequest::default() };
+    request.messages = messages.clone();
+    let started = Instant::now();
+    model.prepare(&request, CancellationToken::new()).await;
+    println!("system prompt read in {:.0} ms", started.elapsed().as_secs_f32() * 1e3);
+    for question in QUESTIONS {
+        messages.push(Message::user(question));
+        request.messages = messages.clone();
+        let started = Instant::now();
+        let mut stream = model.reply(request.clone(), CancellationToken::new()).await?;
+        let (mut first, mut text) = (None, String::new());
+        while let Some(delta) = stream.next().await {
+            match delta? {
+                Delta::Text(more) => {
+                    first.get_or_insert_with(|| started.elapsed());
+                    text.push_str(&more);
+                }
+                Delta::ToolCall(_) => {}
+                Delta::Done { usage, .. } => {
+                    let first = first.unwrap_or_default();
+                    let rest = (started.elapsed() - first).as_secs_f32();
+                    println!(
+                        "{question}\n  {text}\n  read {} of {} tokens; first text {:.0} ms; {} tokens, {:.1} a second",
+                        usage.prompt_tokens - usage.cached_tokens,
+                        usage.prompt_tokens,
+                        first.as_secs_f32() * 1e3,
+                        usage.completion_tokens,
+                        usage.completion_tokens.saturating_sub(1) as f32 / rest,
+                    );
+                }
+            }
+        }
+        messages.push(Message::assistant(text));
+    }
+    println!("{}", memory());
+    Ok(())
+}
+
+/// Resident memory now and at its highest, where Linux tells.
+fn memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let lines = status.lines().filter(|line| {
+        ["VmRSS", "VmHWM", "RssAnon", "RssFile"].iter().any(|name| line.starts_with(name))
+    });
+    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
+}
