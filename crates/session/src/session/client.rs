@@ -51,7 +51,9 @@ impl Session {
         let id = reply.id;
         if !reply.paused {
             reply.paused = true;
-            self.act(Action::Pause { reply: id });
+            if reply.is_spoken() {
+                self.act(Action::Pause { reply: id });
+            }
         }
         if matches!(self.state, State::Thinking | State::Speaking) {
             self.go(Trigger::ReplyHeld);

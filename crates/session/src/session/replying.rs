@@ -55,7 +55,7 @@ impl Session {
             options: Box::new(reply.options.clone()),
         };
         let id = reply.id;
-        let held = self.is_held();
+        let (held, spoken) = (self.is_held(), reply.is_spoken());
         self.reply = Some(Reply {
             paused: held,
             prompted: reply.source == Source::Given,
@@ -64,7 +64,9 @@ impl Session {
         self.go(Trigger::ReplyWanted);
         self.tell(notice);
         if held {
-            self.act(Action::Pause { reply: id });
+            if spoken {
+                self.act(Action::Pause { reply: id });
+            }
             self.go(Trigger::ReplyHeld);
         }
     }
