@@ -197,7 +197,8 @@ impl TtsWorker for Service {
 }
 
 impl Inner {
-    fn check_open(&self) -> Result<(), Refusal> {
+    /// Refuses when the worker is shutting down.
+    pub(crate) fn check_open(&self) -> Result<(), Refusal> {
         if self.shutdown.is_cancelled() {
             return Err(Refusal::ShuttingDown);
         }

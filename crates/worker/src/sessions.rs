@@ -23,6 +23,15 @@ const REMEMBERED: usize = 1_024;
 /// The right to one session; dropping it gives it back.
 pub(crate) struct Slot(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
+/// What a session says.
+#[derive(Default)]
+struct Speech {
+    /// The utterance it says or said last.
+    utterance: Option<Arc<Outbox>>,
+    /// Set when it has ended: it begins no more, also for somebody who found it before.
+    ended: Option<Ended>,
+}
+
 /// An open session.
 pub(crate) struct Session {
     pub(crate) id: String,
@@ -30,8 +39,7 @@ pub(crate) struct Session {
     pub(crate) settings: Settings,
     pub(crate) lead: Duration,
     opened: Instant,
-    /// The utterance it says or said last.
-    utterance: Mutex<Option<Arc<Outbox>>>,
+    speech: Mutex<Speech>,
     // Given back in this order: who waits for `gone` finds the slot free.
     _slot: Slot,
     gone: CancellationToken,
@@ -53,40 +61,62 @@ impl Session {
             settings,
             lead,
             opened: Instant::now(),
-            utterance: Mutex::new(None),
+            speech: Mutex::default(),
             _slot: slot,
             _tell_gone: gone.clone().drop_guard(),
             gone,
         }
     }
 
-    /// Makes `outbox` the session's utterance, unless it is still saying another.
+    /// Makes `outbox` the session's utterance, unless it is still saying another or has ended.
     pub(crate) fn begin(&self, outbox: &Arc<Outbox>) -> Result<(), Refusal> {
-        let mut utterance = self.utterance();
-        if utterance.as_ref().is_some_and(|other| !other.is_over()) {
+        let mut speech = self.speech();
+        if let Some(why) = speech.ended {
+            return Err(Refusal::SessionEnded(self.id.clone(), why));
+        }
+        if !speech.is_silent() {
             return Err(Refusal::Speaking(self.id.clone()));
         }
-        *utterance = Some(Arc::clone(outbox));
+        speech.utterance = Some(Arc::clone(outbox));
         Ok(())
     }
 
     /// What the session says or said last.
     pub(crate) fn current(&self) -> Option<Arc<Outbox>> {
-        self.utterance().clone()
+        self.speech().utterance.clone()
     }
 
-    /// Since when it has nothing to say; `None` while it speaks.
-    fn idle_since(&self) -> Option<Instant> {
-        match &*self.utterance() {
-            None => Some(self.opened),
-            Some(utterance) => utterance.over_at(),
+    /// Ends it, and what it is saying.
+    fn end(&self) {
+        let mut speech = self.speech();
+        speech.ended = Some(Ended::Asked);
+        if let Some(utterance) = &speech.utterance {
+            utterance.end(None);
         }
     }
 
-    fn utterance(&self) -> MutexGuard<'_, Option<Arc<Outbox>>> {
-        self.utterance
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Ends it if it has said nothing for `limit`.
+    fn end_if_idle(&self, now: Instant, limit: Duration) -> bool {
+        let mut speech = self.speech();
+        let idle_since = match &speech.utterance {
+            None => Some(self.opened),
+            Some(utterance) => utterance.over_at(),
+        };
+        let idle = idle_since.is_some_and(|since| now >= since + limit);
+        if idle {
+            speech.ended = Some(Ended::Idle(limit));
+        }
+        idle
+    }
+
+    fn speech(&self) -> MutexGuard<'_, Speech> {
+        self.speech.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Speech {
+    fn is_silent(&self) -> bool {
+        self.utterance.as_ref().is_none_or(|u| u.is_over())
     }
 }
 
@@ -178,26 +208,16 @@ impl Sessions {
         };
         table.remember(id, Ended::Asked);
         drop(table);
-        if let Some(utterance) = session.current() {
-            utterance.end(None);
-        }
+        session.end();
         Ok(Some(session.gone.clone()))
     }
 
     /// Ends the sessions that have said nothing for `limit`.
     pub(crate) fn reap(&self, now: Instant, limit: Duration) -> Vec<String> {
         let mut table = self.lock();
-        let idle = |session: &Session| {
-            session
-                .idle_since()
-                .is_some_and(|since| now >= since + limit)
-        };
-        let dead: Vec<String> = table
-            .live
-            .values()
-            .filter(|session| idle(session))
-            .map(|session| session.id.clone())
-            .collect();
+        let sessions = table.live.values();
+        let idle = sessions.filter(|session| session.end_if_idle(now, limit));
+        let dead: Vec<String> = idle.map(|session| session.id.clone()).collect();
         for id in &dead {
             table.live.remove(id);
             table.remember(id, Ended::Idle(limit));

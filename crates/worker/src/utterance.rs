@@ -59,6 +59,8 @@ async fn speak(
     let session = worker.sessions.find(&first.session_id)?;
     outbox.open(&first.utterance_id, session.lead);
     session.begin(outbox)?;
+    // Only now: a worker that shuts down looks for what has begun after it has closed.
+    worker.check_open()?;
     let voice = session.voice.voice();
     let mut utterance = Utterance {
         limit: worker.config.max_chunk_chars.min(voice.voice().max_chars),

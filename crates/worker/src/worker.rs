@@ -63,7 +63,9 @@ pub enum WorkerError {
     #[error("in the worker's configuration: {0}")]
     Config(String),
     /// The default voice or one of the preload list.
-    #[error("a voice that is to be there from the start: {0}")]
+    #[error(
+        "a voice is to be loaded at start and is not: {0} (`duologue models pull` fetches voices)"
+    )]
     Preload(#[from] ModelError),
     /// The service's own descriptors do not decode.
     #[error("gRPC reflection: {0}")]

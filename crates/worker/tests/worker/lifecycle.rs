@@ -1,13 +1,10 @@
 //! Clients that go away, sessions nobody uses, health, reflection and the end of a worker.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::*;
 use duologue_rpc::ControlAction;
 use duologue_worker::{Timeouts, WorkerConfig};
-use support::*;
 use tonic::Code;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
@@ -110,6 +107,27 @@ async fn a_session_that_says_nothing_is_ended_and_one_that_speaks_is_not() {
         gone.message()
     );
     assert_whole(&say(&client, "busy", "Hello.").await.unwrap(), "Hello.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_given_up_and_its_session_goes_on() {
+    let worker = start(config()).await;
+    let client = connect(&worker);
+    open_session_with_lead(&client, "s", "", 60_000)
+        .await
+        .unwrap();
+    // More than the connection takes ahead of the reader: 90 s of sound are 9 MB.
+    let text = "ten chars ".repeat(150);
+    let mut unread = Utterance::begin(&client, "s", "u", &text).await;
+    unread.finish();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let refused = say(&client, "s", "Hello.").await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "it is waited for");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_whole(&say(&client, "s", "Hello.").await.unwrap(), "Hello.");
+    let ended = unread.rest().await.unwrap_err();
+    assert_eq!(ended.code(), Code::DeadlineExceeded);
+    assert!(ended.message().contains("read no frame"), "{ended}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

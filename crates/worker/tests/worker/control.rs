@@ -1,13 +1,10 @@
 //! Pause, resume, stop and reload: the order of events.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::*;
 use duologue_audio::FRAME_SAMPLES;
 use duologue_rpc::{AudioFrame, ControlAction, ControlRequest};
-use support::*;
 
 /// About 4 s of sound.
 const TEXT: &str = "A sentence that is long enough to be interrupted in its middle.";

@@ -1,13 +1,10 @@
 //! Voices: listed, loaded once however many ask, never unloaded in use.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::*;
 use duologue_rpc::{
     GetCapabilitiesRequest, ListModelsRequest, LoadModelRequest, Model, UnloadModelRequest,
 };
 use duologue_worker::{Timeouts, WorkerConfig};
-use support::*;
 use tonic::{Code, Status};
 
 async fn model(client: &Client, name: &str) -> Model {

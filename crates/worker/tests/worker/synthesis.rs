@@ -1,10 +1,7 @@
 //! What is said arrives whole.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::*;
 use duologue_rpc::WordMark;
-use support::*;
 
 const TEXT: &str = "The quick brown fox, jumps over the lazy dog.";
 

@@ -1,7 +1,6 @@
 //! A worker with test voices, and clients of it.
-#![allow(clippy::unwrap_used, dead_code)]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -116,6 +115,7 @@ struct AfterWarmUp<V> {
     warm: Tone,
     voice: V,
     begun: Arc<AtomicUsize>,
+    is_warm: AtomicBool,
 }
 
 impl<V> AfterWarmUp<V> {
@@ -124,6 +124,7 @@ impl<V> AfterWarmUp<V> {
             warm: Tone::new(ToneOptions::default()).unwrap(),
             voice,
             begun,
+            is_warm: AtomicBool::new(false),
         }
     }
 }
@@ -133,7 +134,8 @@ impl<V: Synthesizer> Synthesizer for AfterWarmUp<V> {
         self.voice.voice()
     }
     fn begin(&self, settings: &Settings) -> Result<Box<dyn Speech>, TtsError> {
-        if self.begun.fetch_add(1, Ordering::SeqCst) == 0 {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        if !self.is_warm.swap(true, Ordering::SeqCst) {
             return self.warm.begin(settings);
         }
         self.voice.begin(settings)

@@ -1,11 +1,10 @@
 //! The commented example says what the defaults are.
-#![allow(clippy::unwrap_used)]
 
 use duologue_worker::WorkerConfig;
 
 #[test]
 fn the_example_file_spells_out_the_defaults() {
-    let example = include_str!("../../../configs/worker.yaml");
+    let example = include_str!("../../../../configs/worker.yaml");
     let config: WorkerConfig = serde_saphyr::from_str(example).unwrap();
     assert_eq!(config, WorkerConfig::default());
 }

@@ -1,11 +1,8 @@
 //! How far frames run ahead of the listener, in virtual time.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::time::Duration;
 
-use support::*;
+use crate::support::*;
 use tokio::time::Instant;
 
 /// About 6 s of sound.

@@ -1,14 +1,11 @@
 //! What is refused, with which code, and that the message says what to do.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::*;
 use duologue_rpc::{
     AudioFrame, ControlAction, ControlRequest, LoadModelRequest, StartSessionRequest, TextChunk,
     UnloadModelRequest, VoiceSettings,
 };
 use duologue_worker::{Timeouts, Worker, WorkerConfig, WorkerError};
-use support::*;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
