@@ -7,8 +7,8 @@ mod support;
 
 use duologue_session::{
     Action, Announce, AtOnset, Clause, Config, ConfigPatch, Control, Event, Finish,
-    InterruptionConfig, Item, ItemId, ItemKind, ItemStatus, Limits, MAX_QUEUED, Modality, Place,
-    ReplyId, ReplyPatch, Role, Session, State, Timing, TurnDetection, TurnId, WordMark,
+    InterruptionConfig, Item, ItemId, ItemKind, ItemStatus, Limits, MAX_QUEUED, Modality, Notice,
+    Place, ReplyId, ReplyPatch, Role, Session, State, Timing, TurnDetection, TurnId, WordMark,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -157,6 +157,8 @@ struct Run {
     spoken: Vec<(u32, String)>,
     audio: u64,
     reply: ReplyId,
+    /// Ways from state to state that were taken.
+    ways: Vec<(State, State)>,
 }
 
 impl Run {
@@ -170,6 +172,7 @@ impl Run {
             spoken: Vec::new(),
             audio: 0,
             reply: ReplyId(0),
+            ways: Vec::new(),
         }
     }
 
@@ -193,9 +196,8 @@ impl Run {
                     }
                     self.spoken.push((clause, text));
                 }
-                Action::Emit(duologue_session::Notice::ItemAdded { item, .. }) => {
-                    self.items.push(item.id)
-                }
+                Action::Emit(Notice::StateChanged { from, to }) => self.ways.push((from, to)),
+                Action::Emit(Notice::ItemAdded { item, .. }) => self.items.push(item.id),
                 _ => {}
             }
         }
@@ -501,4 +503,35 @@ proptest! {
         };
         prop_assert_eq!(log(steps.clone()), log(steps));
     }
+}
+
+/// The orders above are worth something only if they get everywhere.
+#[test]
+fn random_orders_take_every_way_in_the_table() {
+    use duologue_session::TRANSITIONS;
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    use std::collections::BTreeSet;
+    let wanted: BTreeSet<(State, State)> = TRANSITIONS
+        .iter()
+        .filter(|(a, _, b)| a != b)
+        .map(|(a, _, b)| (*a, *b))
+        .collect();
+    let mut taken = BTreeSet::new();
+    let mut runner = TestRunner::deterministic();
+    let orders = (config(), prop::collection::vec(step(), 20..120));
+    for _ in 0..4_000 {
+        let (config, steps) = orders.new_tree(&mut runner).unwrap().current();
+        let mut run = Run::new(config);
+        for step in steps {
+            run.step(step);
+        }
+        run.step(Step::Close);
+        taken.extend(run.ways);
+        if taken.len() == wanted.len() {
+            break;
+        }
+    }
+    let missing: Vec<_> = wanted.difference(&taken).collect();
+    assert!(missing.is_empty(), "never taken: {missing:?}");
 }

@@ -130,6 +130,7 @@ pub struct Session {
     active_at: Duration,
     idle_warned: bool,
     ending: Option<Ending>,
+    closed: bool,
 }
 
 impl Session {
@@ -165,6 +166,7 @@ impl Session {
             active_at: Duration::ZERO,
             idle_warned: false,
             ending: None,
+            closed: false,
         }
     }
 
@@ -308,6 +310,11 @@ impl Session {
     }
 
     fn act(&mut self, action: Action) {
+        // The end may come in the middle of doing something; nothing follows it.
+        if self.closed {
+            return;
+        }
+        self.closed = matches!(action, Action::Close { .. });
         self.actions.push_back(action);
     }
 
