@@ -1,1 +1,93 @@
-fn main() {}
+//! `duologue`: talk to a machine that talks back.
+
+mod bench;
+mod cpu;
+mod engines;
+mod logging;
+mod models;
+mod realtime;
+mod say;
+mod serve;
+mod talk;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Talk to a machine that talks back: a self-hosted, full-duplex speech-to-speech server.
+///
+/// Without a command it serves: it fetches the default models if they are not here, and prints an address to
+/// open in a browser.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    logging: logging::LogOptions,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve conversations over WebSocket and HTTP, with a page to talk to
+    Serve(Box<serve::ServeCommand>),
+    Worker(worker::WorkerCommand),
+    Talk(talk::TalkCommand),
+    Say(say::SayCommand),
+    Bench(bench::BenchCommand),
+    Models(models::ModelsCommand),
+}
+
+fn main() -> ExitCode {
+    if let Err(message) = cpu::check() {
+        eprintln!("duologue: {message}");
+        return ExitCode::FAILURE;
+    }
+    let command = match serve::configured(Cli::command()) {
+        Ok(command) => command,
+        Err(error) => return fail(&error),
+    };
+    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    cli.logging.start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the async runtime")),
+    };
+    let outcome = runtime.block_on(run(cli.command));
+    // Work on other threads that nobody waits for any more must not hold the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+async fn run(command: Option<Command>) -> anyhow::Result<()> {
+    match command {
+        Some(Command::Serve(command)) => command.run().await,
+        Some(Command::Worker(command)) => command.run().await,
+        Some(Command::Talk(command)) => command.run().await,
+        Some(Command::Say(command)) => command.run().await,
+        Some(Command::Bench(command)) => command.run().await,
+        Some(Command::Models(command)) => command.run().await,
+        None => default_serve()?.run().await,
+    }
+}
+
+/// `duologue` alone: `duologue serve` with nothing but the environment and the configuration file.
+fn default_serve() -> anyhow::Result<serve::ServeCommand> {
+    let command = serve::configured(serve::ServeCommand::augment_args(clap::Command::new("duologue")))?;
+    let matches = command.try_get_matches_from(["duologue"]).unwrap_or_else(|error| error.exit());
+    Ok(serve::ServeCommand::from_arg_matches(&matches)?)
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("duologue: {error:#}");
+    ExitCode::FAILURE
+}

@@ -47,8 +47,6 @@ pub struct OrchestratorConfig {
     pub language: Option<String>,
     /// How far sound is sent ahead of real time.
     pub lead: Duration,
-    /// Time between two partial transcripts while a user speaks; `None`: only to judge interruptions.
-    pub partials: Option<Duration>,
     /// How much harder it is to be taken for speech while a reply is heard.
     pub speaking_threshold_scale: f32,
     /// What makes speech out of the detector's probabilities.
@@ -69,7 +67,6 @@ impl Default for OrchestratorConfig {
             voice: String::new(),
             language: None,
             lead: Duration::from_millis(200),
-            partials: None,
             speaking_threshold_scale: 2.0,
             segmenter: SegmenterConfig::default(),
             interruption: InterruptionConfig::default(),

@@ -1,0 +1,54 @@
+//! `duologue bench`: how fast, and how right, beside others on the same machine in the same run.
+//!
+//! Machines are shared and noisy, so a time alone means little: each measurement alternates between Duologue and a
+//! peer, and what counts is the ratio.
+
+mod asr;
+mod peer;
+mod report;
+mod tts;
+mod turn;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Measure speech synthesis, recognition, and whole turns; prints a table, and JSON where asked
+#[derive(Args)]
+pub struct BenchCommand {
+    /// Write all figures to this file as JSON
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// First audio and real-time factor of a voice, beside piper-tts
+    Tts(tts::TtsBench),
+    /// Time and word error rate of a recognizer, beside faster-whisper
+    Asr(asr::AsrBench),
+    /// From the end of a spoken question to the first sound of the answer, at a real client
+    Turn(turn::TurnBench),
+}
+
+impl BenchCommand {
+    /// Measures and prints.
+    ///
+    /// # Errors
+    /// A model, a corpus or a peer that is not there.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let report = match self.what {
+            What::Tts(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
+            What::Asr(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
+            What::Turn(bench) => bench.run().await?,
+        };
+        report.print();
+        if let Some(path) = &self.json {
+            report.write(path)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! Loads the models that a command needs, saying how long each took.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use duologue_asr::Recognizer;
+use duologue_llm::{ChatModel, EmbeddedConfig, EndpointConfig, LlmConfig};
+use duologue_orchestrator::Detector;
+use duologue_vad::{Aggressiveness, EndOfTurn, SileroModel};
+use duologue_voicepack::VoicepackStore;
+
+/// The voice detector that `silero` names.
+pub const SILERO: &str = "silero-vad";
+/// The end-of-turn model.
+pub const SMART_TURN: &str = "smart-turn-v3.2";
+
+/// Which voice detector listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetectorChoice {
+    /// Silero.
+    Silero,
+    /// The light one.
+    Light(Aggressiveness),
+}
+
+impl std::str::FromStr for DetectorChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let level = match text {
+            "silero" => return Ok(Self::Silero),
+            "light" => Some(2),
+            text => text.strip_prefix("light:").and_then(|level| level.parse().ok()),
+        };
+        level
+            .and_then(Aggressiveness::from_level)
+            .map(Self::Light)
+            .ok_or_else(|| format!("{text:?} is not a voice detector: use silero, or light:0 to light:3"))
+    }
+}
+
+/// Loads the voice detector.
+pub async fn detector(store: &VoicepackStore, choice: DetectorChoice) -> anyhow::Result<Detector> {
+    match choice {
+        DetectorChoice::Light(level) => Ok(Detector::Light(level)),
+        DetectorChoice::Silero => {
+            let file = store.find(SILERO)?.file("silero_vad.onnx");
+            let model = load(SILERO, move || Ok(SileroModel::load(&file, 1)?)).await?;
+            Ok(Detector::Silero(Arc::new(model)))
+        }
+    }
+}
+
+/// Loads the end-of-turn model.
+pub async fn end_of_turn(store: &VoicepackStore, threads: usize) -> anyhow::Result<EndOfTurn> {
+    let file = store.find(SMART_TURN)?.file("smart-turn-v3.2-cpu.onnx");
+    load(SMART_TURN, move || Ok(EndOfTurn::load(&file, threads)?)).await
+}
+
+/// Loads a speech recognizer.
+pub async fn recognizer(
+    store: &VoicepackStore,
+    name: &str,
+    options: duologue_asr::LoadOptions,
+) -> anyhow::Result<Arc<dyn Recognizer>> {
+    let pack = store.find(name)?;
+    load(name, move || Ok(duologue_asr::load(&pack, &options)?)).await
+}
+
+/// Where the language model is.
+pub fn llm_config(
+    store: &VoicepackStore,
+    name: &str,
+    endpoint: Option<EndpointConfig>,
+    threads: u32,
+) -> anyhow::Result<LlmConfig> {
+    Ok(match endpoint {
+        Some(endpoint) => LlmConfig::Endpoint(endpoint),
+        None => LlmConfig::Embedded(EmbeddedConfig {
+            path: store.find(name)?.dir,
+            name: name.to_owned(),
+            threads,
+            ..EmbeddedConfig::default()
+        }),
+    })
+}
+
+/// Loads the language model, or makes ready to ask an endpoint.
+pub async fn chat(name: &str, config: LlmConfig) -> anyhow::Result<Arc<dyn ChatModel>> {
+    load(name, move || Ok(duologue_llm::load(&config)?)).await
+}
+
+/// Loads something away from the reactor.
+async fn load<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let started = Instant::now();
+    let loaded = tokio::task::spawn_blocking(work)
+        .await
+        .with_context(|| format!("loading {name} broke off"))??;
+    tracing::info!(model = name, seconds = format!("{:.1}", started.elapsed().as_secs_f32()), "loaded");
+    Ok(loaded)
+}

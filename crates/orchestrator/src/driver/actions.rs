@@ -1,0 +1,153 @@
+//! Does what the core says.
+
+use duologue_rpc::ControlAction;
+use duologue_session::{Action, Event, Notice, ReplyId, State};
+use serde_json::json;
+
+use super::Driver;
+use crate::mouth::time_of;
+use crate::transport::{Backlog, Outbound};
+
+impl<O: Outbound> Driver<O> {
+    pub(super) fn perform(&mut self, action: Action) -> Result<(), Backlog> {
+        match action {
+            Action::Transcribe {
+                turn,
+                revision,
+                from,
+                to,
+                kind,
+            } => {
+                self.transcribe(turn, revision, (from, to), kind);
+            }
+            Action::CancelTranscribe { turn, revision } => {
+                if let Some(running) = self.transcribing.get_mut(&turn) {
+                    running.retain(|(number, cancel)| {
+                        let old = *number <= revision;
+                        if old {
+                            cancel.cancel();
+                        }
+                        !old
+                    });
+                    if running.is_empty() {
+                        self.transcribing.remove(&turn);
+                    }
+                }
+            }
+            Action::JudgeEndOfTurn {
+                turn, revision, to, ..
+            } => self.judge(turn, revision, to),
+            Action::Prompt {
+                reply,
+                history,
+                options,
+            } => self.prompt(reply, &history, &options),
+            Action::CancelPrompt { reply } => {
+                if let Some((_, cancel)) = self.thinking.take_if(|(thinking, _)| *thinking == reply)
+                {
+                    cancel.cancel();
+                }
+            }
+            Action::Speak {
+                reply,
+                clause,
+                text,
+            } => {
+                if clause == 0 {
+                    self.mouth.begin(reply);
+                    self.encoder = None;
+                }
+                if !self.speaking.say(reply, text) {
+                    let message = "the model writes faster than the voice can take".into();
+                    self.core
+                        .handle(self.now(), Event::VoiceFailed { reply, message });
+                }
+            }
+            Action::EndSpeech { reply } => self.speaking.end(reply),
+            Action::Pause { reply } => {
+                self.mouth.hold(reply);
+                self.speaking.control(reply, ControlAction::Pause);
+                self.own(
+                    "duologue.playout.pause",
+                    json!({"response_id": self.scribe.response_id(reply)}),
+                )?;
+            }
+            Action::Duck { reply } => self.mouth.duck(reply),
+            Action::Resume { reply, at_sample } => {
+                self.speaking.control(reply, ControlAction::Resume);
+                if let Some(at) = self.mouth.resume(reply, at_sample) {
+                    let body = json!({
+                        "response_id": self.scribe.response_id(reply),
+                        "item_id": self.scribe.message_of(reply),
+                        "audio_start_ms": time_of(at).as_millis() as u64,
+                    });
+                    self.own("duologue.playout.resume", body)?;
+                    self.core
+                        .handle(self.now(), Event::Sent { reply, samples: at });
+                }
+            }
+            Action::Stop { reply } => self.stop(reply)?,
+            Action::Emit(notice) => self.emit(notice)?,
+            Action::Close { reason } => self.ended = Some(reason),
+        }
+        Ok(())
+    }
+
+    pub(super) fn stop(&mut self, reply: ReplyId) -> Result<(), Backlog> {
+        self.speaking.control(reply, ControlAction::Stop);
+        self.speaking.stop(reply);
+        let sent = self.mouth.sent().filter(|(speaking, _)| *speaking == reply);
+        self.mouth.stop(reply);
+        self.encoder = None;
+        if let Some((_, sent)) = sent {
+            let body = json!({
+                "response_id": self.scribe.response_id(reply),
+                "item_id": self.scribe.message_of(reply),
+                "audio_end_ms": time_of(sent).as_millis() as u64,
+            });
+            self.own("duologue.playout.clear", body)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn emit(&mut self, notice: Notice) -> Result<(), Backlog> {
+        let at = self.now();
+        match &notice {
+            Notice::StateChanged { to, .. } => {
+                let heard = matches!(to, State::Speaking | State::BargedIn);
+                let scale = self.orchestrator.config().speaking_threshold_scale;
+                self.hearing
+                    .set_threshold_scale(if heard { scale } else { 1.0 });
+            }
+            // The last of the sound, which the client's rate still held back, goes before the news of its end.
+            Notice::ReplyAudioDone { reply, .. } => {
+                if let Some((_, mut encoder)) =
+                    self.encoder.take_if(|(encoding, _)| encoding == reply)
+                {
+                    let rest = encoder.finish();
+                    if !rest.is_empty() {
+                        for event in self.scribe.audio_delta(*reply, &rest) {
+                            self.outbound.event(&event)?;
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        let replied = matches!(notice, Notice::ReplyDone(_));
+        for event in self.scribe.write(notice, at, self.cause.as_deref()) {
+            self.outbound.event(&event)?;
+        }
+        if replied {
+            self.prepare(None);
+        }
+        Ok(())
+    }
+
+    pub(super) fn own(&mut self, name: &str, body: serde_json::Value) -> Result<(), Backlog> {
+        match self.scribe.own(name, body) {
+            Some(event) => self.outbound.event(&event),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Asks the models, and brings their answers back as events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use duologue_asr::Cancel;
+use duologue_session::{Event, Item, Modality, ReplyId, ReplyOptions, Role, State, TranscribeKind, TurnId};
+use tokio_util::sync::CancellationToken;
+
+use super::turn_timer::Step;
+use super::{Driver, clock, thinking};
+use crate::inference::Priority;
+use crate::transport::Outbound;
+use crate::voice::VoiceChoice;
+
+impl<O: Outbound> Driver<O> {
+    pub(super) fn note_hearing(&mut self, event: &Event) {
+        if let Event::Silence { since } = event
+            && self.mouth.sent().is_none_or(|_| self.mouth.finished())
+        {
+            self.timer.start(*since);
+        }
+    }
+
+    pub(super) fn transcribe(
+        &mut self,
+        turn: TurnId,
+        revision: u32,
+        span: (Duration, Duration),
+        kind: TranscribeKind,
+    ) {
+        let engines = self.orchestrator.engines();
+        let partial = kind == TranscribeKind::Partial;
+        let sound = self.hearing.sound(span.0, span.1);
+        let options = duologue_asr::Options {
+            language: self.settings.language.clone(),
+            prompt: self.settings.transcription_prompt.clone(),
+            partial,
+            ..duologue_asr::Options::default()
+        };
+        let cancel = Cancel::default();
+        self.transcribing
+            .entry(turn)
+            .or_default()
+            .push((revision, cancel.clone()));
+        let recognizer = Arc::clone(&engines.recognizer);
+        let priority = if partial {
+            Priority::Background
+        } else {
+            Priority::Conversation
+        };
+        let flag = cancel.clone();
+        let job = engines.mind.submit(priority, move || {
+            recognizer.transcribe(&sound, &options, &flag)
+        });
+        self.report(async move {
+            let message = match job {
+                Ok(job) => match job.await {
+                    Ok(Ok(transcript)) => {
+                        let text = transcript.text;
+                        return Some(if partial {
+                            Event::Partial {
+                                turn,
+                                revision,
+                                text,
+                            }
+                        } else {
+                            Event::Transcript {
+                                turn,
+                                revision,
+                                text,
+                            }
+                        });
+                    }
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                },
+                Err(error) => error.to_string(),
+            };
+            let wanted = !cancel.is_cancelled();
+            wanted.then_some(Event::TranscriptFailed {
+                turn,
+                revision,
+                message,
+            })
+        });
+    }
+
+    pub(super) fn judge(&mut self, turn: TurnId, revision: u32, to: Duration) {
+        let engines = self.orchestrator.engines();
+        let Some(model) = engines.end_of_turn.clone() else {
+            // Without a model the fixed silence decides.
+            return;
+        };
+        let from = to.saturating_sub(clock::length(duologue_vad::EndOfTurn::WINDOW as u64));
+        let sound = self.hearing.sound(from, self.now());
+        let job = engines
+            .mind
+            .submit(Priority::Conversation, move || model.probability(&sound));
+        self.report(async move {
+            match job.ok()?.await {
+                Ok(Ok(probability)) => Some(Event::EndOfTurn {
+                    turn,
+                    revision,
+                    probability,
+                }),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the end of a turn was not judged");
+                    None
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the end of a turn was not judged");
+                    None
+                }
+            }
+        });
+    }
+
+    /// Brings an event about later.
+    pub(super) fn report(&self, event: impl Future<Output = Option<Event>> + Send + 'static) {
+        let feedback = self.feedback.clone();
+        tokio::spawn(async move {
+            if let Some(event) = event.await {
+                // A closed channel: the session is over.
+                let _ = feedback.send(event).await;
+            }
+        });
+    }
+
+    pub(super) fn note_report(&mut self, event: &Event) {
+        let now = self.now();
+        match event {
+            Event::Transcript { turn, text, .. } => {
+                self.transcribing.remove(turn);
+                self.timer.reach(Step::Transcript, now);
+                if !text.is_empty() {
+                    // While the end of the turn is still judged, the model can read the question.
+                    self.prepare(Some(text.clone()));
+                }
+            }
+            Event::Partial { .. } | Event::TranscriptFailed { .. } => {}
+            Event::ReplyText { reply, .. } if self.timed_reply == Some(*reply) => {
+                self.timer.reach(Step::FirstClause, now);
+            }
+            _ => {}
+        }
+    }
+
+    // ---- thinking ----
+
+    pub(super) fn prompt(&mut self, reply: ReplyId, history: &[Item], options: &ReplyOptions) {
+        self.timer.reach(Step::EndOfTurn, self.now());
+        self.timed_reply = Some(reply);
+        self.preparing.cancel();
+        if options.modality == Modality::Audio {
+            let voice = options.voice.as_deref().unwrap_or(&self.settings.voice);
+            self.speaking
+                .choose(VoiceChoice::parse(voice, options.speed.unwrap_or(1.0)));
+        }
+        let cancel = CancellationToken::new();
+        self.thinking = Some((reply, cancel.clone()));
+        let request = thinking::chat_request(&self.seed, history, options);
+        tokio::spawn(thinking::think(
+            Arc::clone(&self.orchestrator.engines().chat),
+            request,
+            reply,
+            options.modality,
+            self.settings
+                .language
+                .clone()
+                .unwrap_or_else(|| "en".into()),
+            cancel,
+            self.feedback.clone(),
+        ));
+    }
+
+    /// Lets the model read what is known of its next prompt.
+    pub(super) fn prepare(&mut self, heard: Option<String>) {
+        self.preparing.cancel();
+        if self
+            .thinking
+            .as_ref()
+            .is_some_and(|(_, cancel)| !cancel.is_cancelled())
+            && matches!(self.core.state(), State::Thinking | State::Speaking)
+        {
+            return;
+        }
+        self.preparing = CancellationToken::new();
+        let mut history = self.core.items().to_vec();
+        if let Some(text) = heard {
+            history.push(Item::message("", Role::User, text));
+        }
+        let request = thinking::chat_request(&self.seed, &history, &self.core.config().reply);
+        let chat = Arc::clone(&self.orchestrator.engines().chat);
+        let cancel = self.preparing.clone();
+        tokio::spawn(async move { chat.prepare(&request, cancel).await });
+    }
+}
