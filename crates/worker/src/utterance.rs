@@ -119,8 +119,11 @@ struct Utterance {
 
 struct Job {
     since: Instant,
-    done: Pin<Box<dyn Future<Output = Result<(Voicing, Result<Said, TtsError>), Refusal>> + Send>>,
+    done: Pin<Box<dyn Future<Output = Computed> + Send>>,
 }
+
+/// The voice back, and what it did; or how it crashed.
+type Computed = Result<(Voicing, Result<Said, TtsError>), Refusal>;
 
 /// What became of a computation.
 #[derive(Clone, Copy, PartialEq, Eq)]
