@@ -43,7 +43,10 @@ fn main() -> ExitCode {
         ("bench", _) => bench(&mut runner, &rest),
         ("test", []) => tests::all(&mut runner),
         ("lint", []) => lint(&mut runner),
-        ("ci", []) => tests::all(&mut runner).and_then(|()| lint(&mut runner)),
+        ("ci", []) => {
+            let tests = tests::all(&mut runner);
+            all_of([tests, lint(&mut runner)])
+        }
         ("doctor", []) => native::doctor(),
         ("help" | "--help" | "-h", _) => {
             print!("{HELP}");
@@ -89,8 +92,8 @@ fn bench(runner: &mut Runner, arguments: &[String]) -> Outcome {
     )
 }
 
-/// Builds the program. The same packages and features as `test`, `lint` and plain
-/// `cargo run --release` end up with, so that nothing is compiled twice.
+/// Builds the program just as plain `cargo run --release` does, so that either finds the other's
+/// work done.
 fn build(runner: &mut Runner) -> Outcome {
     if !runner.binary().is_file() {
         println!(
@@ -98,13 +101,14 @@ fn build(runner: &mut Runner) -> Outcome {
              10 to 20 minutes on two cores, less on more; later builds take seconds."
         );
     }
-    runner.cargo("build", &["build", "--release", "--workspace"], &[])
+    runner.cargo("build", &["build", "--release"], &[])
 }
 
+/// Runs all checks. One that fails does not keep the later ones from running.
 fn lint(runner: &mut Runner) -> Outcome {
     native::set_up()?;
-    runner.cargo("format", &["fmt", "--all", "--check"], &[])?;
-    runner.cargo(
+    let format = runner.cargo("format", &["fmt", "--all", "--check"], &[]);
+    let clippy = runner.cargo(
         "clippy",
         &[
             "clippy",
@@ -116,11 +120,21 @@ fn lint(runner: &mut Runner) -> Outcome {
             "warnings",
         ],
         &[],
-    )?;
-    runner.cargo(
+    );
+    let docs = runner.cargo(
         "docs",
         &["doc", "--release", "--no-deps", "--workspace"],
         &[("RUSTDOCFLAGS", "-D warnings")],
-    )?;
-    deny::check(runner)
+    );
+    all_of([format, clippy, docs, deny::check(runner)])
+}
+
+/// Well only if all went well; else all that went wrong.
+pub(crate) fn all_of(outcomes: impl IntoIterator<Item = Outcome>) -> Outcome {
+    let failed: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(failed.join("\n  "))
+    }
 }

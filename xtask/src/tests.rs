@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::packages::{self, Package};
 use crate::runner::{Runner, output, status, which};
 use crate::server::Server;
-use crate::{Outcome, native};
+use crate::{Outcome, all_of, native};
 
 const PYTHON: Package = Package {
     apt: "python3 python3-venv",
@@ -43,38 +43,45 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
     let python = python.is_file().then_some(python);
     let node = node.is_file().then_some(node);
     runner.timed("test tools", |_| tools(python.is_some(), node.is_some()))?;
-    runner.cargo("build", &["build", "--release", "--workspace"], &[])?;
+    // Program and tests in one go: dev-dependencies switch on features of shared crates, and apart
+    // each of the two would compile its own tokio and all that stands on it.
+    runner.cargo(
+        "build",
+        &[
+            "build",
+            "--release",
+            "--workspace",
+            "--bins",
+            "--tests",
+            "--examples",
+        ],
+        &[],
+    )?;
     let mut pull = runner.command(runner.binary());
     runner.step("models", pull.args(["models", "pull"]))?;
     let mut pull = runner.command(runner.binary());
     pull.args(["models", "pull"]).args(FURTHER_MODELS);
     runner.step("models for tests", &mut pull)?;
 
-    let mut failed = Vec::new();
-    let mut note = |outcome: Outcome| failed.extend(outcome.err());
-    note(runner.cargo(
+    let mut outcomes = vec![runner.cargo(
         "Rust tests",
         &["test", "--release", "--workspace", "--no-fail-fast"],
         &[],
-    ));
+    )];
     if python.is_some() || node.is_some() {
         match Server::start(runner) {
             Ok(server) => {
                 if let Some(requirements) = &python {
-                    note(pytest(runner, requirements, &server));
+                    outcomes.push(pytest(runner, requirements, &server));
                 }
                 if let Some(package) = &node {
-                    note(browser(runner, package, &server));
+                    outcomes.push(browser(runner, package, &server));
                 }
             }
-            Err(e) => note(Err(format!("whole-system tests: {e}"))),
+            Err(e) => outcomes.push(Err(format!("whole-system tests: {e}"))),
         }
     }
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("tests failed:\n  {}", failed.join("\n  ")))
-    }
+    all_of(outcomes)
 }
 
 fn tools(python: bool, node: bool) -> Outcome {

