@@ -53,7 +53,7 @@ pub struct ToneConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
-    /// A session that says nothing is ended.
+    /// A session that says nothing is ended: for orchestrators that died, so longer than people are silent.
     pub idle_session_s: u64,
     /// For text, at the start of an utterance and between its chunks.
     pub text_s: u64,
@@ -92,7 +92,7 @@ impl Default for WorkerConfig {
 impl Default for Timeouts {
     fn default() -> Self {
         Timeouts {
-            idle_session_s: 300,
+            idle_session_s: 1_800,
             text_s: 60,
             pause_s: 300,
             stalled_client_s: 30,

@@ -27,6 +27,9 @@ use crate::validate::check_id;
 /// Frames computed before the engine thread is somebody else's: 100 ms.
 const QUANTUM: usize = 5;
 
+/// How long an utterance waits for the end of the one before.
+const CANCEL_WAIT: Duration = Duration::from_millis(250);
+
 /// Says what comes on `input` into `outbox`, to its end.
 pub(crate) async fn run(worker: Arc<Inner>, input: Streaming<TextChunk>, outbox: Arc<Outbox>) {
     let ended = outbox.ended.clone();
@@ -58,7 +61,7 @@ async fn speak(
     check_id("utterance_id", &first.utterance_id)?;
     let session = worker.sessions.find(&first.session_id)?;
     outbox.open(&first.utterance_id, session.lead);
-    session.begin(outbox)?;
+    begin(&session, outbox).await?;
     // Only now: a worker that shuts down looks for what has begun after it has closed.
     worker.check_open()?;
     let voice = session.voice.voice();
@@ -83,6 +86,21 @@ async fn speak(
     };
     utterance.take_chunk(first)?;
     utterance.run(input, timeouts).await
+}
+
+/// Begins the utterance, after the one before if that is about to end: a client that cancelled its stream may
+/// have its next one here before the cancellation has taken its course.
+async fn begin(session: &Session, outbox: &Arc<Outbox>) -> Result<(), Refusal> {
+    let Err(refusal) = session.begin(outbox) else {
+        return Ok(());
+    };
+    let (Refusal::Speaking(_), Some(before)) = (&refusal, session.current()) else {
+        return Err(refusal);
+    };
+    match tokio::time::timeout(CANCEL_WAIT, before.ended.cancelled()).await {
+        Ok(()) => session.begin(outbox),
+        Err(_) => Err(refusal),
+    }
 }
 
 /// A message that does not come through: the codec's own refusals, or a message that is too large.

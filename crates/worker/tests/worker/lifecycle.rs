@@ -47,6 +47,19 @@ async fn a_client_that_drops_its_stream_frees_the_engine() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_next_utterance_may_follow_a_cancelled_one_at_once() {
+    let worker = start(config()).await;
+    let (client, _server) = connect_tcp(&worker).await;
+    open_session(&client, "s", "").await.unwrap();
+    for _ in 0..20 {
+        let mut cancelled = Utterance::begin(&client, "s", "u", "Never mind.").await;
+        cancelled.next_frame().await;
+        drop(cancelled);
+        assert_whole(&say(&client, "s", "Hi.").await.unwrap(), "Hi.");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_drops_its_connection_frees_the_engine() {
     let (worker, voices) = start_with(one_engine()).await;
     let client = connect(&worker);
@@ -80,7 +93,14 @@ async fn ending_a_session_in_the_middle_of_a_chunk_frees_its_slot_before_it_answ
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_says_nothing_is_ended_and_one_that_speaks_is_not() {
-    let worker = start(config()).await;
+    let worker = start(WorkerConfig {
+        timeouts: Timeouts {
+            idle_session_s: 300,
+            ..Timeouts::default()
+        },
+        ..config()
+    })
+    .await;
     let client = connect(&worker);
     open_session(&client, "idle", "").await.unwrap();
     open_session(&client, "busy", "").await.unwrap();
