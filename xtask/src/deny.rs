@@ -34,7 +34,8 @@ pub(crate) fn check(runner: &mut Runner) -> Outcome {
         }
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr);
-            let reason = text.lines().last().unwrap_or("no reason given");
+            let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+            let reason = lines.next_back().unwrap_or("no reason given");
             eprintln!(
                 "\nwarning: advisories were NOT checked, because their database cannot be \
                  fetched:\n    {reason}"

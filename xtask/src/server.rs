@@ -33,10 +33,7 @@ impl Server {
         let address = TcpListener::bind("127.0.0.1:0")
             .and_then(|l| l.local_addr())
             .map_err(|e| format!("no free port: {e}"))?;
-        println!(
-            "\n==> server on http://{address}, its log in {}",
-            log.display()
-        );
+        println!("    http://{address}, its log in {}", log.display());
         let child = runner
             .command(runner.binary())
             .args(["serve", "--listen", &address.to_string()])

