@@ -1,11 +1,13 @@
 //! Prints how soon the embedded model begins to answer and how fast it goes on, as a conversation feels it: the
 //! history is kept, the question is new.
 //!
-//! `cargo run --release -p duologue-llm --example reply_latency -- [model.gguf] [threads]`
+//! `cargo run --release -p duologue-llm --example reply_latency -- [model.gguf] [threads] [prefill threads] [prefill batch]`
 
 use std::time::Instant;
 
-use duologue_llm::{ChatRequest, DEFAULT_INSTRUCTIONS, Delta, EmbeddedConfig, LlmConfig, Message, load};
+use duologue_llm::{
+    ChatRequest, DEFAULT_INSTRUCTIONS, Delta, EmbeddedConfig, LlmConfig, Message, load,
+};
 use duologue_voicepack::VoicepackStore;
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -24,22 +26,46 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(path) => path.into(),
         None => VoicepackStore::open_default()?.dir("qwen2.5-coder-0.5b-instruct")?,
     };
-    let threads = arguments.next().map_or(Ok(0), |threads| threads.parse())?;
+    let mut number = |default: u32| {
+        arguments
+            .next()
+            .map_or(Ok(default), |number| number.parse())
+    };
+    let (threads, prefill_threads, prefill_batch) = (number(0)?, number(0)?, number(64)?);
     let started = Instant::now();
-    let config = EmbeddedConfig { path, threads, seed: Some(1), ..EmbeddedConfig::default() };
+    let config = EmbeddedConfig {
+        path,
+        threads,
+        prefill_threads,
+        prefill_batch,
+        seed: Some(1),
+        ..EmbeddedConfig::default()
+    };
     let model = load(&LlmConfig::Embedded(config))?;
-    println!("loaded and warm in {:.2} s; {}", started.elapsed().as_secs_f32(), memory());
+    println!(
+        "loaded and warm in {:.2} s; {}",
+        started.elapsed().as_secs_f32(),
+        memory()
+    );
     let mut messages = vec![Message::system(DEFAULT_INSTRUCTIONS)];
-    let mut request = ChatRequest { conversation: "one".into(), ..ChatRequest::default() };
+    let mut request = ChatRequest {
+        conversation: "one".into(),
+        ..ChatRequest::default()
+    };
     request.messages = messages.clone();
     let started = Instant::now();
     model.prepare(&request, CancellationToken::new()).await;
-    println!("system prompt read in {:.0} ms", started.elapsed().as_secs_f32() * 1e3);
+    println!(
+        "system prompt read in {:.0} ms",
+        started.elapsed().as_secs_f32() * 1e3
+    );
     for question in QUESTIONS {
         messages.push(Message::user(question));
         request.messages = messages.clone();
         let started = Instant::now();
-        let mut stream = model.reply(request.clone(), CancellationToken::new()).await?;
+        let mut stream = model
+            .reply(request.clone(), CancellationToken::new())
+            .await?;
         let (mut first, mut text) = (None, String::new());
         while let Some(delta) = stream.next().await {
             match delta? {
@@ -72,7 +98,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let lines = status.lines().filter(|line| {
-        ["VmRSS", "VmHWM", "RssAnon", "RssFile"].iter().any(|name| line.starts_with(name))
+        ["VmRSS", "VmHWM", "RssAnon", "RssFile"]
+            .iter()
+            .any(|name| line.starts_with(name))
     });
-    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
+    lines
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use duologue_voicepack::Voicepack;
 use serde::Deserialize;
 
 use crate::LlmError;
@@ -94,8 +95,12 @@ pub struct EmbeddedConfig {
     pub slots: u32,
     /// Requests that may wait for a slot; one more is refused.
     pub queue: usize,
-    /// Threads; 0 is one for each physical core.
+    /// Threads that write a reply; 0 is one less than there are physical cores. llama.cpp's threads wait for each
+    /// other busily at every step: when another program (or the voice) takes the core of one, all stand still. A
+    /// core left free costs a little speed on a quiet machine and saves most of it on a busy one.
     pub threads: u32,
+    /// Threads that read a prompt; 0 is one for each physical core.
+    pub prefill_threads: u32,
     /// Layers on the GPU, where built with one; more than the model has means all.
     pub gpu_layers: u32,
     /// Tokens read at once. A cancelled request is noticed, and another conversation served, between them.
@@ -123,6 +128,7 @@ impl Default for EmbeddedConfig {
             slots: 2,
             queue: 16,
             threads: 0,
+            prefill_threads: 0,
             gpu_layers: u32::MAX,
             prefill_batch: 64,
             max_tokens: 512,
@@ -131,6 +137,17 @@ impl Default for EmbeddedConfig {
             min_p: 0.05,
             repeat_penalty: 1.05,
             seed: None,
+        }
+    }
+}
+
+impl EmbeddedConfig {
+    /// The model of a voicepack, called by the voicepack's name; the rest as by default.
+    pub fn of_voicepack(voicepack: &Voicepack) -> Self {
+        Self {
+            path: voicepack.dir.clone(),
+            name: voicepack.name.clone(),
+            ..Self::default()
         }
     }
 }
@@ -155,7 +172,12 @@ impl LlmConfig {
             )));
         };
         let api_key = var("DUOLOGUE_LLM_API_KEY").or_else(|| var("OPENAI_API_KEY"));
-        Ok(Some(Self::Endpoint(EndpointConfig { url, model, api_key, ..EndpointConfig::default() })))
+        Ok(Some(Self::Endpoint(EndpointConfig {
+            url,
+            model,
+            api_key,
+            ..EndpointConfig::default()
+        })))
     }
 }
 
@@ -170,12 +192,20 @@ mod tests {
     use super::*;
 
     fn vars<'a>(pairs: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
-        |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
+        |name| {
+            pairs
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| (*v).to_owned())
+        }
     }
 
     #[test]
     fn an_empty_environment_names_no_endpoint() {
-        assert_eq!(LlmConfig::from_vars(vars(&[("OPENAI_API_KEY", "k")])).unwrap(), None);
+        assert_eq!(
+            LlmConfig::from_vars(vars(&[("OPENAI_API_KEY", "k")])).unwrap(),
+            None
+        );
     }
 
     #[test]
@@ -186,8 +216,13 @@ mod tests {
             ("DUOLOGUE_LLM_MODEL", "m"),
             ("OPENAI_API_KEY", "k"),
         ]));
-        let Some(LlmConfig::Endpoint(endpoint)) = config.unwrap() else { panic!("no endpoint") };
-        assert_eq!((endpoint.url.as_str(), endpoint.model.as_str()), ("http://b/v1", "m"));
+        let Some(LlmConfig::Endpoint(endpoint)) = config.unwrap() else {
+            panic!("no endpoint")
+        };
+        assert_eq!(
+            (endpoint.url.as_str(), endpoint.model.as_str()),
+            ("http://b/v1", "m")
+        );
         assert_eq!(endpoint.api_key.as_deref(), Some("k"));
     }
 
@@ -199,7 +234,10 @@ mod tests {
 
     #[test]
     fn the_key_is_not_in_the_debug_text() {
-        let config = EndpointConfig { api_key: Some("sk-secret".into()), ..EndpointConfig::default() };
+        let config = EndpointConfig {
+            api_key: Some("sk-secret".into()),
+            ..EndpointConfig::default()
+        };
         assert!(!format!("{config:?}").contains("secret"));
     }
 }

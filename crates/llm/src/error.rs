@@ -131,7 +131,11 @@ pub enum LlmError {
 }
 
 fn said(message: &str) -> String {
-    if message.is_empty() { String::new() } else { format!(": {message}") }
+    if message.is_empty() {
+        String::new()
+    } else {
+        format!(": {message}")
+    }
 }
 
 fn retry(after: &Option<Duration>) -> String {

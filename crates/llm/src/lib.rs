@@ -43,5 +43,7 @@ pub fn load(config: &LlmConfig) -> Result<Arc<dyn ChatModel>, LlmError> {
 
 /// A reply that a task or thread sends piece by piece.
 fn stream_of(mut receiver: mpsc::Receiver<Result<Delta, LlmError>>) -> ReplyStream {
-    Box::pin(futures_util::stream::poll_fn(move |context| receiver.poll_recv(context)))
+    Box::pin(futures_util::stream::poll_fn(move |context| {
+        receiver.poll_recv(context)
+    }))
 }

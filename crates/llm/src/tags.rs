@@ -1,12 +1,14 @@
 //! Markup that models put into their text for programs to read: calls of tools and silent reasoning.
 //!
 //! Neither may reach the voice. A tag may arrive split over any number of deltas, so text that could still become
-//! one is held back, and nothing else is.
+//! one is held back, and nothing else is. Small models often forget the tags and write the call's JSON alone, so
+//! with tools at hand a reply that begins as JSON is held back too, until its end shows what it is.
 
 use crate::chat::ToolCall;
 
 const THINK: (&str, &str) = ("<think>", "</think>");
 const CALL: (&str, &str) = ("<tool_call>", "</tool_call>");
+const FENCE: &str = "```json";
 /// A call longer than this is not one.
 const MAX_CALL_BYTES: usize = 64 * 1024;
 
@@ -20,7 +22,11 @@ pub(crate) enum Piece {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Within {
+    /// Nothing but white space has come.
+    Start,
     Text,
+    /// A reply that begins as JSON.
+    Json,
     Thought,
     Call,
 }
@@ -38,7 +44,13 @@ pub(crate) struct TagFilter {
 impl TagFilter {
     /// `calls`: whether `<tool_call>` is markup, or text like any other.
     pub(crate) fn new(calls: bool) -> Self {
-        Self { within: Within::Text, held: String::new(), calls, trim: false }
+        let within = if calls { Within::Start } else { Within::Text };
+        Self {
+            within,
+            held: String::new(),
+            calls,
+            trim: false,
+        }
     }
 
     /// Adds text; gives what is settled.
@@ -53,7 +65,10 @@ impl TagFilter {
     pub(crate) fn finish(&mut self) -> Vec<Piece> {
         let held = std::mem::take(&mut self.held);
         match self.within {
-            Within::Text if !held.is_empty() => vec![Piece::Text(held)],
+            Within::Json if is_call(&held) => vec![Piece::Call(unfenced(&held).to_owned())],
+            Within::Start | Within::Text | Within::Json if !held.is_empty() => {
+                vec![Piece::Text(held)]
+            }
             Within::Call => vec![Piece::Call(held)],
             _ => Vec::new(),
         }
@@ -62,6 +77,25 @@ impl TagFilter {
     /// Settles one stretch; false when more text is needed.
     fn step(&mut self, pieces: &mut Vec<Piece>) -> bool {
         match self.within {
+            Within::Start => {
+                let begun = self.held.trim_start();
+                let could_be = |mark: &str| !begun.is_empty() && mark.starts_with(begun);
+                if begun.starts_with('{') || begun.starts_with(FENCE) {
+                    self.within = Within::Json;
+                } else if begun.is_empty() || could_be(FENCE) {
+                    return false;
+                } else {
+                    self.within = Within::Text;
+                }
+                true
+            }
+            Within::Json => {
+                if self.held.len() > MAX_CALL_BYTES {
+                    self.within = Within::Text;
+                    return true;
+                }
+                false
+            }
             Within::Text => {
                 if self.trim {
                     let rest = self.held.trim_start();
@@ -72,10 +106,19 @@ impl TagFilter {
                     self.held = rest.to_owned();
                     self.trim = false;
                 }
-                let thought = self.held.find(THINK.0).map(|at| (at, THINK.0, Within::Thought));
-                let call = if self.calls { self.held.find(CALL.0) } else { None };
+                let thought = self
+                    .held
+                    .find(THINK.0)
+                    .map(|at| (at, THINK.0, Within::Thought));
+                let call = if self.calls {
+                    self.held.find(CALL.0)
+                } else {
+                    None
+                };
                 let call = call.map(|at| (at, CALL.0, Within::Call));
-                if let Some((at, tag, within)) = thought.into_iter().chain(call).min_by_key(|found| found.0) {
+                if let Some((at, tag, within)) =
+                    thought.into_iter().chain(call).min_by_key(|found| found.0)
+                {
                     let after = self.held.split_off(at + tag.len());
                     self.held.truncate(at);
                     self.emit(pieces);
@@ -133,7 +176,26 @@ impl TagFilter {
 
 /// Length of the longest end of `text` that is a proper beginning of `tag`.
 fn overlap(text: &str, tag: &str) -> usize {
-    (1..tag.len()).rev().find(|len| text.ends_with(&tag[..*len])).unwrap_or(0)
+    (1..tag.len())
+        .rev()
+        .find(|len| text.ends_with(&tag[..*len]))
+        .unwrap_or(0)
+}
+
+/// Text without a code fence around it.
+fn unfenced(text: &str) -> &str {
+    let text = text.trim();
+    let inner = text.strip_prefix(FENCE).unwrap_or(text);
+    inner.strip_suffix("```").unwrap_or(inner).trim()
+}
+
+/// Whether a text without tags is a call all the same: JSON with a name and arguments.
+fn is_call(text: &str) -> bool {
+    let value = serde_json::from_str::<serde_json::Value>(unfenced(text));
+    value.is_ok_and(|value| {
+        value.get("name").is_some_and(serde_json::Value::is_string)
+            && (value.get("arguments").is_some() || value.get("parameters").is_some())
+    })
 }
 
 /// Reads a call as `{"name": .., "arguments": {..}}`; `None` if it is not that.
@@ -145,7 +207,11 @@ pub(crate) fn parse_call(body: &str, id: String) -> Option<ToolCall> {
         Some(serde_json::Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     };
-    Some(ToolCall { id, name, arguments })
+    Some(ToolCall {
+        id,
+        name,
+        arguments,
+    })
 }
 
 #[cfg(test)]
@@ -176,17 +242,26 @@ mod tests {
 
     #[test]
     fn a_call_is_taken_out_of_the_text() {
-        let text = "Let me look.<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+        let text =
+            "Let me look.<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
         let pieces = run(true, [text]);
         assert_eq!(pieces[0], Piece::Text("Let me look.".into()));
-        let Piece::Call(body) = &pieces[1] else { panic!("{pieces:?}") };
+        let Piece::Call(body) = &pieces[1] else {
+            panic!("{pieces:?}")
+        };
         let call = parse_call(body, "c1".into()).unwrap();
-        assert_eq!((call.name.as_str(), call.arguments.as_str()), ("f", "{\"a\":1}"));
+        assert_eq!(
+            (call.name.as_str(), call.arguments.as_str()),
+            ("f", "{\"a\":1}")
+        );
     }
 
     #[test]
     fn a_thought_is_never_text() {
-        assert_eq!(run(false, ["<think>\nhm", "m\n</think>\n\nHello"]), [Piece::Text("Hello".into())]);
+        assert_eq!(
+            run(false, ["<think>\nhm", "m\n</think>\n\nHello"]),
+            [Piece::Text("Hello".into())]
+        );
         assert_eq!(run(false, ["<think> never closed"]), []);
     }
 
@@ -201,6 +276,25 @@ mod tests {
         let mut filter = TagFilter::new(true);
         assert_eq!(filter.push("Hello <"), [Piece::Text("Hello ".into())]);
         assert_eq!(filter.push("3"), [Piece::Text("<3".into())]);
+    }
+
+    #[test]
+    fn a_call_without_tags_is_one_all_the_same() {
+        let call = "{\"name\": \"f\", \"arguments\": {}}";
+        assert_eq!(
+            run(true, ["\n{\"name\": ", "\"f\", \"arguments\": {}}"]),
+            [Piece::Call(call.into())]
+        );
+        let fenced = format!("```json\n{call}\n```");
+        assert_eq!(run(true, [fenced.as_str()]), [Piece::Call(call.into())]);
+        for other in ["{\"a\": 1}", "{oops", "``` code"] {
+            assert_eq!(run(true, [other]), [Piece::Text(other.into())]);
+        }
+        assert_eq!(
+            run(false, [call]),
+            [Piece::Text(call.into())],
+            "no tools, no calls"
+        );
     }
 
     #[test]

@@ -18,20 +18,40 @@ const MODEL: &str = "qwen2.5-coder-0.5b-instruct";
 fn config() -> EmbeddedConfig {
     let store = VoicepackStore::open_default().unwrap();
     let path = store.dir(MODEL).unwrap();
-    assert!(path.is_dir(), "{} is missing: run `duologue models pull`", path.display());
-    EmbeddedConfig { path, slots: 4, ..EmbeddedConfig::default() }
+    assert!(
+        path.is_dir(),
+        "{} is missing: run `duologue models pull`",
+        path.display()
+    );
+    // One thread: several tests and programs share the machine, and llama.cpp's threads wait busily.
+    EmbeddedConfig {
+        path,
+        slots: 4,
+        threads: 1,
+        prefill_threads: 1,
+        ..EmbeddedConfig::default()
+    }
 }
 
 fn model() -> Arc<dyn ChatModel> {
     static MODEL: OnceLock<Arc<dyn ChatModel>> = OnceLock::new();
-    MODEL.get_or_init(|| load(&LlmConfig::Embedded(config())).unwrap()).clone()
+    MODEL
+        .get_or_init(|| load(&LlmConfig::Embedded(config())).unwrap())
+        .clone()
 }
 
 /// One slot with little room, and a short queue.
 fn small() -> Arc<dyn ChatModel> {
     static MODEL: OnceLock<Arc<dyn ChatModel>> = OnceLock::new();
-    let config = || EmbeddedConfig { context: 512, slots: 1, queue: 2, ..config() };
-    MODEL.get_or_init(|| load(&LlmConfig::Embedded(config())).unwrap()).clone()
+    let config = || EmbeddedConfig {
+        context: 512,
+        slots: 1,
+        queue: 2,
+        ..config()
+    };
+    MODEL
+        .get_or_init(|| load(&LlmConfig::Embedded(config())).unwrap())
+        .clone()
 }
 
 fn request(conversation: &str, messages: Vec<Message>) -> ChatRequest {
@@ -65,11 +85,23 @@ async fn collect(mut stream: ReplyStream) -> Result<Reply, LlmError> {
         }
     }
     let (reason, usage) = done.expect("a stream ends with Done");
-    Ok(Reply { text, calls, reason, usage })
+    Ok(Reply {
+        text,
+        calls,
+        reason,
+        usage,
+    })
 }
 
 async fn ask(model: &Arc<dyn ChatModel>, request: ChatRequest) -> Reply {
-    collect(model.reply(request, CancellationToken::new()).await.unwrap()).await.unwrap()
+    collect(
+        model
+            .reply(request, CancellationToken::new())
+            .await
+            .unwrap(),
+    )
+    .await
+    .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +110,11 @@ async fn a_question_is_answered() {
     let reply = ask(&model(), request("france", question)).await;
     assert!(reply.text.contains("Paris"), "{}", reply.text);
     assert_eq!(reply.reason, FinishReason::Stop);
-    assert!(reply.usage.completion_tokens > 0 && reply.usage.prompt_tokens > 20, "{:?}", reply.usage);
+    assert!(
+        reply.usage.completion_tokens > 0 && reply.usage.prompt_tokens > 20,
+        "{:?}",
+        reply.usage
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,8 +127,15 @@ async fn a_second_turn_reads_only_what_is_new() {
     let second = ask(&model, request("second turn", messages)).await;
     assert!(second.text.contains("Madrid"), "{}", second.text);
     // Everything up to the reply's end was kept; new are the end mark, the question and the opening.
-    assert_eq!(second.usage.cached_tokens, first.usage.prompt_tokens + first.usage.completion_tokens);
-    assert!(second.usage.prompt_tokens - second.usage.cached_tokens < 20, "{:?}", second.usage);
+    assert_eq!(
+        second.usage.cached_tokens,
+        first.usage.prompt_tokens + first.usage.completion_tokens
+    );
+    assert!(
+        second.usage.prompt_tokens - second.usage.cached_tokens < 20,
+        "{:?}",
+        second.usage
+    );
     model.forget("second turn");
 }
 
@@ -101,13 +144,23 @@ async fn after_an_interruption_the_cache_goes_back_to_what_was_heard() {
     let model = model();
     let mut messages = vec![system(), Message::user("Count from one to ten in words.")];
     let first = ask(&model, request("rollback", messages.clone())).await;
-    let heard: String = first.text.chars().take(first.text.chars().count() / 2).collect();
+    let heard: String = first
+        .text
+        .chars()
+        .take(first.text.chars().count() / 2)
+        .collect();
     messages.push(Message::assistant(heard));
     messages.push(Message::user("Stop. What is the capital of Japan?"));
     let second = ask(&model, request("rollback", messages.clone())).await;
     assert!(second.text.contains("Tokyo"), "{}", second.text);
-    let (kept, all) = (second.usage.cached_tokens, first.usage.prompt_tokens + first.usage.completion_tokens);
-    assert!(kept > first.usage.prompt_tokens && kept < all, "kept {kept} of {all}");
+    let (kept, all) = (
+        second.usage.cached_tokens,
+        first.usage.prompt_tokens + first.usage.completion_tokens,
+    );
+    assert!(
+        kept > first.usage.prompt_tokens && kept < all,
+        "kept {kept} of {all}"
+    );
     // The same history in a conversation of its own, read from nothing, gives the same answer.
     let whole = ask(&model, request("rollback anew", messages)).await;
     assert!(whole.text.contains("Tokyo"), "{}", whole.text);
@@ -117,22 +170,38 @@ async fn after_an_interruption_the_cache_goes_back_to_what_was_heard() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conversations_at_once_say_what_each_says_alone() {
-    let model = load(&LlmConfig::Embedded(EmbeddedConfig { slots: 2, ..config() })).unwrap();
-    let one = vec![Message::system("You are a pirate."), Message::user("Who are you?")];
-    let two = vec![Message::system("Be brief and polite."), Message::user("Why is the sky blue?")];
+    let model = load(&LlmConfig::Embedded(EmbeddedConfig {
+        slots: 2,
+        ..config()
+    }))
+    .unwrap();
+    let one = vec![
+        Message::system("You are a pirate."),
+        Message::user("Who are you?"),
+    ];
+    let two = vec![
+        Message::system("Be brief and polite."),
+        Message::user("Why is the sky blue?"),
+    ];
     let mut alone = Vec::new();
     for messages in [&one, &two] {
         alone.push(ask(&model, request("alone", messages.clone())).await.text);
         model.forget("alone");
     }
-    let (a, b) = tokio::join!(ask(&model, request("a", one)), ask(&model, request("b", two)));
+    let (a, b) = tokio::join!(
+        ask(&model, request("a", one)),
+        ask(&model, request("b", two))
+    );
     assert_eq!([a.text, b.text], [alone[0].clone(), alone[1].clone()]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_reply_ends_and_the_next_is_answered() {
     let model = model();
-    let long = vec![system(), Message::user("Write a very long story about a fox.")];
+    let long = vec![
+        system(),
+        Message::user("Write a very long story about a fox."),
+    ];
     let mut long = request("cancel", long);
     long.max_tokens = Some(2000);
     let cancel = CancellationToken::new();
@@ -150,7 +219,11 @@ async fn a_cancelled_reply_ends_and_the_next_is_answered() {
     drop(stream);
     let question = vec![system(), Message::user("What is two plus two?")];
     let reply = ask(&model, request("cancel", question)).await;
-    assert!(reply.text.contains('4') || reply.text.contains("four"), "{}", reply.text);
+    assert!(
+        reply.text.contains('4') || reply.text.contains("four"),
+        "{}",
+        reply.text
+    );
     model.forget("cancel");
 }
 
@@ -167,19 +240,29 @@ async fn a_prompt_being_read_lets_others_speak_and_can_be_cancelled() {
     // 3,000 tokens take longer to read than a greeting takes to write: they are still being read.
     cancel.cancel();
     let long = collect(long).await.unwrap();
-    assert_eq!((long.reason, long.text.as_str()), (FinishReason::Cancelled, ""));
+    assert_eq!(
+        (long.reason, long.text.as_str()),
+        (FinishReason::Cancelled, "")
+    );
     model.forget("long prompt");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_prepared_is_not_read_again() {
     let model = model();
-    let system = Message::system("You talk about cheese. You like cheese. Every answer mentions cheese.");
+    let system =
+        Message::system("You talk about cheese. You like cheese. Every answer mentions cheese.");
     let started = request("prepared", vec![system.clone()]);
     model.prepare(&started, CancellationToken::new()).await;
-    let half = request("prepared", vec![system.clone(), Message::user("What do you")]);
+    let half = request(
+        "prepared",
+        vec![system.clone(), Message::user("What do you")],
+    );
     model.prepare(&half, CancellationToken::new()).await;
-    let question = request("prepared", vec![system, Message::user("What do you like most?")]);
+    let question = request(
+        "prepared",
+        vec![system, Message::user("What do you like most?")],
+    );
     model.prepare(&question, CancellationToken::new()).await;
     let reply = ask(&model, question).await;
     assert_eq!(reply.usage.cached_tokens, reply.usage.prompt_tokens - 1);
@@ -194,9 +277,17 @@ async fn a_new_conversation_takes_the_system_prompt_from_another() {
         "You are the assistant of a small library. You know where every book is. You answer in one sentence, \
          and you never speak about anything but books.",
     );
-    let reply = ask(&model, request("shared 1", vec![system.clone(), Message::user("Hello.")])).await;
+    let reply = ask(
+        &model,
+        request("shared 1", vec![system.clone(), Message::user("Hello.")]),
+    )
+    .await;
     assert!(reply.usage.prompt_tokens > 30);
-    let reply = ask(&model, request("shared 2", vec![system, Message::user("Any atlas?")])).await;
+    let reply = ask(
+        &model,
+        request("shared 2", vec![system, Message::user("Any atlas?")]),
+    )
+    .await;
     assert!(reply.usage.cached_tokens > 30, "{:?}", reply.usage);
     assert!(!reply.text.is_empty());
     model.forget("shared 1");
@@ -212,7 +303,10 @@ async fn a_tool_is_called_and_its_result_is_used() {
         parameters: serde_json::json!({"type": "object", "properties": {
             "city": {"type": "string"}}, "required": ["city"]}),
     };
-    let mut messages = vec![system(), Message::user("What is the weather in Paris right now? Use the tool.")];
+    let mut messages = vec![
+        system(),
+        Message::user("What is the weather in Paris right now? Use the tool."),
+    ];
     let mut first = request("tools", messages.clone());
     first.tools = vec![tool];
     let reply = ask(&model, first.clone()).await;
@@ -220,20 +314,39 @@ async fn a_tool_is_called_and_its_result_is_used() {
     let call = reply.calls[0].clone();
     assert_eq!(call.name, "get_weather");
     let arguments: serde_json::Value = serde_json::from_str(&call.arguments).unwrap();
-    assert!(arguments["city"].as_str().unwrap().contains("Paris"), "{arguments}");
+    assert!(
+        arguments["city"].as_str().unwrap().contains("Paris"),
+        "{arguments}"
+    );
     assert!(!reply.text.contains("tool_call"), "{}", reply.text);
-    messages.push(Message { tool_calls: vec![call.clone()], ..Message::assistant(&reply.text) });
-    messages.push(Message::tool(call.id, "{\"weather\": \"snow\", \"celsius\": -3}"));
+    messages.push(Message {
+        tool_calls: vec![call.clone()],
+        ..Message::assistant(&reply.text)
+    });
+    messages.push(Message::tool(
+        call.id,
+        "{\"weather\": \"snow\", \"celsius\": -3}",
+    ));
     let reply = ask(&model, ChatRequest { messages, ..first }).await;
-    assert!(reply.text.to_lowercase().contains("snow") || reply.text.contains('3'), "{}", reply.text);
+    assert!(
+        reply.text.to_lowercase().contains("snow") || reply.text.contains('3'),
+        "{}",
+        reply.text
+    );
     model.forget("tools");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn characters_of_several_tokens_come_whole() {
-    let question = vec![Message::user("Repeat exactly: 你好，世界 🦊 naïve café Ωμέγα 🎉")];
+    let question = vec![Message::user(
+        "Repeat exactly: 你好，世界 🦊 naïve café Ωμέγα 🎉",
+    )];
     let reply = ask(&model(), request("utf-8", question)).await;
-    assert!(reply.text.contains("世界") && !reply.text.contains('\u{fffd}'), "{}", reply.text);
+    assert!(
+        reply.text.contains("世界") && !reply.text.contains('\u{fffd}'),
+        "{}",
+        reply.text
+    );
     model().forget("utf-8");
 }
 
@@ -242,30 +355,51 @@ async fn a_full_context_loses_its_oldest_turns_and_answers_on() {
     let model = small();
     let mut messages = vec![system()];
     for _ in 0..12 {
-        messages.push(Message::user("Tell me something about the sea and the ships that sail on it."));
-        messages.push(Message::assistant("The sea is wide and deep, and many ships sail on it every day."));
+        messages.push(Message::user(
+            "Tell me something about the sea and the ships that sail on it.",
+        ));
+        messages.push(Message::assistant(
+            "The sea is wide and deep, and many ships sail on it every day.",
+        ));
     }
     messages.push(Message::user("What is the capital of France?"));
     let reply = ask(&model, request("overflow", messages.clone())).await;
-    assert!(reply.usage.dropped_messages > 0 && reply.usage.dropped_messages % 2 == 0, "{:?}", reply.usage);
+    assert!(
+        reply.usage.dropped_messages > 0 && reply.usage.dropped_messages % 2 == 0,
+        "{:?}",
+        reply.usage
+    );
     assert!(reply.text.contains("Paris"), "{}", reply.text);
     // The cut stays for a while, so the next turn finds its cache.
     messages.push(Message::assistant(&reply.text));
     messages.push(Message::user("And of Italy?"));
     let next = ask(&model, request("overflow", messages)).await;
     assert_eq!(next.usage.dropped_messages, reply.usage.dropped_messages);
-    assert!(next.usage.cached_tokens >= reply.usage.prompt_tokens, "{:?}", next.usage);
+    assert!(
+        next.usage.cached_tokens >= reply.usage.prompt_tokens,
+        "{:?}",
+        next.usage
+    );
     model.forget("overflow");
 
     let endless = vec![system(), Message::user("word ".repeat(600))];
-    let stream = model.reply(request("endless", endless), CancellationToken::new()).await.unwrap();
+    let stream = model
+        .reply(request("endless", endless), CancellationToken::new())
+        .await
+        .unwrap();
     let error = collect(stream).await.err().unwrap();
     assert!(matches!(error, LlmError::ContextTooSmall { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_and_waiting_requests_are_answered_in_turn() {
-    let model = load(&LlmConfig::Embedded(EmbeddedConfig { context: 512, slots: 1, queue: 2, ..config() })).unwrap();
+    let model = load(&LlmConfig::Embedded(EmbeddedConfig {
+        context: 512,
+        slots: 1,
+        queue: 2,
+        ..config()
+    }))
+    .unwrap();
     let asking = |name: &str| request(name, vec![Message::user("Write about the sea.")]);
     let mut streams = Vec::new();
     let mut refused = 0;
@@ -290,8 +424,17 @@ fn a_damaged_file_is_told_with_its_name() {
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join("cut.gguf");
     std::fs::write(&path, b"GGUF\x03\0\0\0").unwrap();
-    let config = EmbeddedConfig { path: path.clone(), ..EmbeddedConfig::default() };
-    let error = load(&LlmConfig::Embedded(config)).err().unwrap().to_string();
-    assert!(error.contains("cut.gguf") && error.contains("damaged"), "{error}");
+    let config = EmbeddedConfig {
+        path: path.clone(),
+        ..EmbeddedConfig::default()
+    };
+    let error = load(&LlmConfig::Embedded(config))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("cut.gguf") && error.contains("damaged"),
+        "{error}"
+    );
     std::fs::remove_dir_all(&dir).unwrap();
 }

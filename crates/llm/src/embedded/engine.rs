@@ -82,7 +82,9 @@ impl Asked {
 
     fn end(self, result: Result<(FinishReason, Usage), LlmError>) {
         match self {
-            Asked::Reply(_) => self.give(result.map(|(reason, usage)| Delta::Done { reason, usage })),
+            Asked::Reply(_) => {
+                self.give(result.map(|(reason, usage)| Delta::Done { reason, usage }))
+            }
             // The waiting side may have gone.
             Asked::Prepare(done) => drop(done.send(())),
         }
@@ -135,7 +137,9 @@ fn backend() -> Result<&'static LlamaBackend, LlmError> {
         send_logs_to_tracing(LogOptions::default());
         LlamaBackend::init().map_err(|error| error.to_string())
     });
-    backend.as_ref().map_err(|error| LlmError::Engine(format!("llama.cpp does not start: {error}")))
+    backend
+        .as_ref()
+        .map_err(|error| LlmError::Engine(format!("llama.cpp does not start: {error}")))
 }
 
 /// The thread: loads, says how it went (with the tokens that a conversation may have), and works until the last
@@ -160,7 +164,9 @@ pub(super) fn run(
 }
 
 fn load_model(config: &EmbeddedConfig) -> Result<LlamaModel, LlmError> {
-    let params = LlamaModelParams::default().with_use_mmap(true).with_n_gpu_layers(config.gpu_layers);
+    let params = LlamaModelParams::default()
+        .with_use_mmap(true)
+        .with_n_gpu_layers(config.gpu_layers);
     LlamaModel::load_from_file(backend()?, &config.path, &params).map_err(|error| LlmError::Load {
         path: config.path.display().to_string(),
         reason: format!(
@@ -176,9 +182,13 @@ fn engine_error(error: impl std::fmt::Display) -> LlmError {
 
 impl<'m> Engine<'m> {
     fn new(config: &'m EmbeddedConfig, model: &'m LlamaModel) -> Result<Self, LlmError> {
-        let threads = if config.threads == 0 { physical_cores() } else { config.threads };
-        let threads = i32::try_from(threads).unwrap_or(i32::MAX);
-        let sequence = config.context.min(model.n_ctx_train().max(256)).next_multiple_of(256);
+        let cores = physical_cores();
+        let or = |configured: u32, default: u32| if configured == 0 { default } else { configured };
+        let threads = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+        let sequence = config
+            .context
+            .min(model.n_ctx_train().max(256))
+            .next_multiple_of(256);
         let params = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(sequence.saturating_mul(config.slots)))
             .with_n_seq_max(config.slots)
@@ -186,8 +196,8 @@ impl<'m> Engine<'m> {
             .with_kv_unified(false)
             .with_n_batch(config.prefill_batch)
             .with_n_ubatch(config.prefill_batch)
-            .with_n_threads(threads)
-            .with_n_threads_batch(threads)
+            .with_n_threads(threads(or(config.threads, (cores - 1).max(1))))
+            .with_n_threads_batch(threads(or(config.prefill_threads, cores)))
             .with_no_perf(true);
         let context = model.new_context(backend()?, params).map_err(|error| LlmError::Load {
             path: config.path.display().to_string(),
@@ -203,9 +213,15 @@ impl<'m> Engine<'m> {
             }
             String::from_utf8_lossy(&vocab.token_to_piece(token, true, None)).into_owned()
         };
-        let control = vocab.tokens().filter(|token| vocab.is_control(*token)).map(text);
+        let control = vocab
+            .tokens()
+            .filter(|token| vocab.is_control(*token))
+            .map(text);
         let control = control.filter(|text| text.len() > 2).collect();
-        let source = model.chat_template(None).ok().and_then(|template| template.to_string().ok());
+        let source = model
+            .chat_template(None)
+            .ok()
+            .and_then(|template| template.to_string().ok());
         let template = ChatTemplate::new(source, text(vocab.bos()), text(vocab.eos()), control)?;
         Ok(Self {
             config,
@@ -227,10 +243,21 @@ impl<'m> Engine<'m> {
     /// memory.
     fn warm_up(&mut self) -> Result<(), LlmError> {
         let token = self.model.vocab().eos();
-        let token = if token.0 < 0 { LlamaToken::new(0) } else { token };
+        let token = if token.0 < 0 {
+            LlamaToken::new(0)
+        } else {
+            token
+        };
         let tokens = vec![token; self.config.prefill_batch as usize];
         decode(&mut self.context, &mut self.batch, 0, 0, &tokens, true)?;
-        decode(&mut self.context, &mut self.batch, 0, tokens.len(), &tokens[..1], true)?;
+        decode(
+            &mut self.context,
+            &mut self.batch,
+            0,
+            tokens.len(),
+            &tokens[..1],
+            true,
+        )?;
         self.context.clear_kv_cache();
         Ok(())
     }
@@ -262,7 +289,9 @@ impl<'m> Engine<'m> {
     fn take(&mut self, command: Command) {
         match command {
             Command::Forget(conversation) => {
-                self.waiting.retain(|job| job.request.conversation != conversation || !job.asked.is_prepare());
+                self.waiting.retain(|job| {
+                    job.request.conversation != conversation || !job.asked.is_prepare()
+                });
                 if let Some(slot) = self.slots.forget(&conversation) {
                     self.clear(slot);
                 }
@@ -270,10 +299,14 @@ impl<'m> Engine<'m> {
             Command::Job(job) => {
                 // What is being prepared serves the newer request as far as it has come.
                 let name = &job.request.conversation;
-                let overtaken = |asked: &Asked, conversation: &str| asked.is_prepare() && conversation == name;
-                self.waiting.retain(|job| !overtaken(&job.asked, &job.request.conversation));
-                while let Some(index) =
-                    self.running.iter().position(|r| overtaken(&r.asked, &r.conversation))
+                let overtaken =
+                    |asked: &Asked, conversation: &str| asked.is_prepare() && conversation == name;
+                self.waiting
+                    .retain(|job| !overtaken(&job.asked, &job.request.conversation));
+                while let Some(index) = self
+                    .running
+                    .iter()
+                    .position(|r| overtaken(&r.asked, &r.conversation))
                 {
                     self.end(index, Ok(FinishReason::Cancelled));
                 }
@@ -286,7 +319,8 @@ impl<'m> Engine<'m> {
     fn admit(&mut self) {
         for mut job in std::mem::take(&mut self.waiting) {
             if job.cancel.is_cancelled() || job.asked.is_deserted() {
-                job.asked.end(Ok((FinishReason::Cancelled, Usage::default())));
+                job.asked
+                    .end(Ok((FinishReason::Cancelled, Usage::default())));
                 continue;
             }
             let Some(slot) = self.slots.take(&job.request.conversation) else {
@@ -296,7 +330,8 @@ impl<'m> Engine<'m> {
             job.ticket = None;
             match self.begin(&job, slot) {
                 Ok((prompt, usage, limit)) => {
-                    let calls = !job.request.tools.is_empty() && job.request.tool_choice != ToolChoice::None;
+                    let calls = !job.request.tools.is_empty()
+                        && job.request.tool_choice != ToolChoice::None;
                     self.running.push(Running {
                         sampler: sampler(self.config, &job.request, self.model),
                         asked: job.asked,
@@ -337,7 +372,10 @@ impl<'m> Engine<'m> {
                 let left_out = turns.left_out(out);
                 let mut messages = request.messages.clone();
                 messages.drain(left_out);
-                best = (out, self.tokenize(&self.template.render(request, &messages, open)?));
+                best = (
+                    out,
+                    self.tokenize(&self.template.render(request, &messages, open)?),
+                );
             }
             Ok::<_, LlmError>(best.1.len())
         })?;
@@ -345,7 +383,9 @@ impl<'m> Engine<'m> {
         // `fit` asks last for the number it settles on.
         let prompt = best.1;
         if prompt.is_empty() {
-            return Err(LlmError::Template("it made no prompt of these messages".to_owned()));
+            return Err(LlmError::Template(
+                "it made no prompt of these messages".to_owned(),
+            ));
         }
         self.slots.get(slot).dropped_turns = dropped;
 
@@ -375,14 +415,19 @@ impl<'m> Engine<'m> {
         let vocab = self.model.vocab();
         let bos = vocab.bos();
         // Many templates write the first token themselves.
-        let written = bos.0 >= 0 && prompt.as_bytes().starts_with(&vocab.token_to_piece(bos, true, None));
+        let written = bos.0 >= 0
+            && prompt
+                .as_bytes()
+                .starts_with(&vocab.token_to_piece(bos, true, None));
         vocab.tokenize(prompt.as_bytes(), vocab.should_add_bos() && !written, true)
     }
 
     /// Cuts a slot's cache to its first `keep` tokens; to none where the model cannot do that.
     fn roll_back(&mut self, slot: usize, keep: &mut usize) {
         if self.slots.get(slot).tokens.len() > *keep {
-            let cut = self.context.clear_kv_cache_seq(Some(slot as u32), Some(*keep as u32), None);
+            let cut = self
+                .context
+                .clear_kv_cache_seq(Some(slot as u32), Some(*keep as u32), None);
             if !matches!(cut, Ok(true)) {
                 self.clear(slot);
                 *keep = 0;
@@ -393,7 +438,9 @@ impl<'m> Engine<'m> {
 
     fn clear(&mut self, slot: usize) {
         // Removing a whole sequence cannot fail.
-        let _ = self.context.clear_kv_cache_seq(Some(slot as u32), None, None);
+        let _ = self
+            .context
+            .clear_kv_cache_seq(Some(slot as u32), None, None);
         self.slots.get(slot).tokens.clear();
     }
 
@@ -407,17 +454,34 @@ impl<'m> Engine<'m> {
         let (next, last) = match &running.token {
             Some(token) => (std::slice::from_ref(token), true),
             None => {
-                let end = running.prompt.len().min(at + self.config.prefill_batch as usize);
-                (&running.prompt[at.min(end)..end], end == running.prompt.len())
+                let end = running
+                    .prompt
+                    .len()
+                    .min(at + self.config.prefill_batch as usize);
+                (
+                    &running.prompt[at.min(end)..end],
+                    end == running.prompt.len(),
+                )
             }
         };
         let wants_token = last && !running.asked.is_prepare();
         if !next.is_empty() {
-            decode(&mut self.context, &mut self.batch, running.slot, at, next, wants_token)?;
+            decode(
+                &mut self.context,
+                &mut self.batch,
+                running.slot,
+                at,
+                next,
+                wants_token,
+            )?;
             slot.tokens.extend_from_slice(next);
         }
         if !wants_token {
-            return Ok(if last { Step::Finished(FinishReason::Stop) } else { Step::More });
+            return Ok(if last {
+                Step::Finished(FinishReason::Stop)
+            } else {
+                Step::More
+            });
         }
         let token = running.sampler.sample(&self.context, -1);
         let vocab = self.model.vocab();
@@ -426,11 +490,17 @@ impl<'m> Engine<'m> {
         }
         running.token = Some(token);
         running.usage.completion_tokens += 1;
-        let text = running.joiner.push(&vocab.token_to_piece(token, false, None));
+        let text = running
+            .joiner
+            .push(&vocab.token_to_piece(token, false, None));
         let pieces = running.filter.push(&text);
         running.give(pieces, &mut self.calls);
         let full = running.usage.completion_tokens >= running.limit;
-        Ok(if full { Step::Finished(FinishReason::Length) } else { Step::More })
+        Ok(if full {
+            Step::Finished(FinishReason::Length)
+        } else {
+            Step::More
+        })
     }
 
     /// Ends a request; its slot keeps what was read and written.
@@ -479,7 +549,9 @@ impl Running {
                         }
                         None => {
                             self.malformed_call = true;
-                            tracing::warn!("the model wrote a tool call that is not JSON; it was left out");
+                            tracing::warn!(
+                                "the model wrote a tool call that is not JSON; it was left out"
+                            );
                         }
                     }
                 }
@@ -501,7 +573,12 @@ fn decode(
     for (offset, token) in tokens.iter().enumerate() {
         let last = offset + 1 == tokens.len();
         batch
-            .add(*token, (at + offset) as i32, &[sequence as i32], output && last)
+            .add(
+                *token,
+                (at + offset) as i32,
+                &[sequence as i32],
+                output && last,
+            )
             .map_err(engine_error)?;
     }
     context.decode(batch).map_err(engine_error)

@@ -7,41 +7,61 @@ use crate::LlmError;
 
 /// The GGUF file that `path` means: itself, or the one in that folder.
 pub(super) fn find(path: &Path) -> Result<PathBuf, LlmError> {
-    let bad = |reason: String| LlmError::Load { path: path.display().to_string(), reason };
-    let metadata = std::fs::metadata(path)
-        .map_err(|error| bad(format!("{error}; run `duologue models pull`, or correct the path")))?;
+    let bad = |reason: String| LlmError::Load {
+        path: path.display().to_string(),
+        reason,
+    };
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        bad(format!(
+            "{error}; run `duologue models pull`, or correct the path"
+        ))
+    })?;
     if !metadata.is_dir() {
         return Ok(path.to_owned());
     }
     let entries = std::fs::read_dir(path).map_err(|error| bad(error.to_string()))?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")))
+        .filter(|file| {
+            file.extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        })
         .collect();
     files.sort();
     // A model in parts is opened by its first; the others belong to it.
     let parts = files.iter().all(|file| name(file).contains("-of-"));
     match files.as_slice() {
-        [] => Err(bad("there is no .gguf file in that folder; run `duologue models pull`".to_owned())),
+        [] => Err(bad(
+            "there is no .gguf file in that folder; run `duologue models pull`".to_owned(),
+        )),
         [first, more @ ..] if more.is_empty() || parts => Ok(first.clone()),
-        _ => Err(bad("there are several .gguf files in that folder; name one".to_owned())),
+        _ => Err(bad(
+            "there are several .gguf files in that folder; name one".to_owned(),
+        )),
     }
 }
 
 /// The file's name without its extension.
 pub(super) fn name(path: &Path) -> String {
-    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+    path.file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// That the file can be read and begins as GGUF does.
 pub(super) fn check(path: &Path) -> Result<(), LlmError> {
-    let bad = |reason: String| LlmError::Load { path: path.display().to_string(), reason };
+    let bad = |reason: String| LlmError::Load {
+        path: path.display().to_string(),
+        reason,
+    };
     let mut magic = [0u8; 4];
     std::fs::File::open(path)
         .and_then(|mut file| file.read_exact(&mut magic))
         .map_err(|error| bad(format!("cannot read it: {error}")))?;
     if &magic != b"GGUF" {
-        return Err(bad("it is not a GGUF file; language models of other formats do not run here".to_owned()));
+        return Err(bad(
+            "it is not a GGUF file; language models of other formats do not run here".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -59,8 +79,13 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_told_with_what_to_do() {
-        let error = find(Path::new("/nonexistent/x.gguf")).unwrap_err().to_string();
-        assert!(error.contains("/nonexistent/x.gguf") && error.contains("duologue models pull"), "{error}");
+        let error = find(Path::new("/nonexistent/x.gguf"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("/nonexistent/x.gguf") && error.contains("duologue models pull"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -67,16 +67,35 @@ impl EmbeddedModel {
             location: "embedded".to_owned(),
             context_tokens: Some(context),
         };
-        Ok(Self { info, commands, waiting: Arc::new(AtomicUsize::new(0)), config })
+        Ok(Self {
+            info,
+            commands,
+            waiting: Arc::new(AtomicUsize::new(0)),
+            config,
+        })
     }
 
-    fn send(&self, asked: Asked, request: ChatRequest, cancel: CancellationToken) -> Result<(), LlmError> {
+    fn send(
+        &self,
+        asked: Asked,
+        request: ChatRequest,
+        cancel: CancellationToken,
+    ) -> Result<(), LlmError> {
         let ticket = Some(Ticket::take(&self.waiting, self.config.queue)?);
-        let command = Command::Job(Box::new(Job { asked, request, cancel, ticket }));
-        self.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => LlmError::Busy { waiting: self.config.queue },
-            TrySendError::Disconnected(_) => stopped(),
-        })
+        let command = Command::Job(Box::new(Job {
+            asked,
+            request,
+            cancel,
+            ticket,
+        }));
+        self.commands
+            .try_send(command)
+            .map_err(|error| match error {
+                TrySendError::Full(_) => LlmError::Busy {
+                    waiting: self.config.queue,
+                },
+                TrySendError::Disconnected(_) => stopped(),
+            })
     }
 }
 
@@ -91,7 +110,11 @@ impl Ticket {
     fn take(waiting: &Arc<AtomicUsize>, most: usize) -> Result<Self, LlmError> {
         let before = waiting.fetch_add(1, Ordering::Relaxed);
         let ticket = Self(waiting.clone());
-        if before >= most.max(1) { Err(LlmError::Busy { waiting: before }) } else { Ok(ticket) }
+        if before >= most.max(1) {
+            Err(LlmError::Busy { waiting: before })
+        } else {
+            Ok(ticket)
+        }
     }
 }
 
@@ -113,7 +136,10 @@ impl ChatModel for EmbeddedModel {
         cancel: CancellationToken,
     ) -> Result<ReplyStream, LlmError> {
         let context = self.info.context_tokens.unwrap_or(u32::MAX);
-        let most = request.max_tokens.unwrap_or(self.config.max_tokens).clamp(1, context);
+        let most = request
+            .max_tokens
+            .unwrap_or(self.config.max_tokens)
+            .clamp(1, context);
         request.max_tokens = Some(most);
         // Room for the longest reply, so that the engine never waits for a slow reader: a token gives at most a
         // text and a call.
@@ -133,6 +159,8 @@ impl ChatModel for EmbeddedModel {
 
     fn forget(&self, conversation: &str) {
         // When the channel is full the slot is not emptied but goes to the next conversation that needs one.
-        let _ = self.commands.try_send(Command::Forget(conversation.to_owned()));
+        let _ = self
+            .commands
+            .try_send(Command::Forget(conversation.to_owned()));
     }
 }

@@ -26,8 +26,17 @@ pub(super) struct Slot<T> {
 
 impl<T: PartialEq + Copy> Slots<T> {
     pub(super) fn new(count: usize) -> Self {
-        let empty = || Slot { conversation: None, tokens: Vec::new(), dropped_turns: 0, busy: false, used: 0 };
-        Self { slots: (0..count).map(|_| empty()).collect(), clock: 0 }
+        let empty = || Slot {
+            conversation: None,
+            tokens: Vec::new(),
+            dropped_turns: 0,
+            busy: false,
+            used: 0,
+        };
+        Self {
+            slots: (0..count).map(|_| empty()).collect(),
+            clock: 0,
+        }
     }
 
     pub(super) fn get(&mut self, index: usize) -> &mut Slot<T> {
@@ -37,13 +46,17 @@ impl<T: PartialEq + Copy> Slots<T> {
     /// Takes a slot for `conversation`: its own, else an empty one, else the one idle longest. `None` when its own
     /// is in use or all are. A slot that changes hands keeps its tokens: they may begin alike.
     pub(super) fn take(&mut self, conversation: &str) -> Option<usize> {
-        let own = self.slots.iter().position(|s| s.conversation.as_deref() == Some(conversation));
+        let own = self
+            .slots
+            .iter()
+            .position(|s| s.conversation.as_deref() == Some(conversation));
         let index = match own {
             Some(own) if self.slots[own].busy => return None,
             Some(own) => own,
             None => {
                 let idle = self.slots.iter().enumerate().filter(|(_, slot)| !slot.busy);
-                idle.min_by_key(|(_, slot)| (slot.conversation.is_some(), slot.used))?.0
+                idle.min_by_key(|(_, slot)| (slot.conversation.is_some(), slot.used))?
+                    .0
             }
         };
         let slot = &mut self.slots[index];
@@ -74,7 +87,9 @@ impl<T: PartialEq + Copy> Slots<T> {
     /// How many tokens of `prompt` the slot holds from its start.
     pub(super) fn common(&self, index: usize, prompt: &[T]) -> usize {
         let pairs = self.slots[index].tokens.iter().zip(prompt);
-        pairs.take_while(|(cached, wanted)| cached == wanted).count()
+        pairs
+            .take_while(|(cached, wanted)| cached == wanted)
+            .count()
     }
 
     /// The slot that holds most of `prompt`'s beginning, and how much.
@@ -113,7 +128,11 @@ mod tests {
         let a = slots.take("a").unwrap();
         assert_eq!(slots.take("c"), Some(b), "b is idle, a is speaking");
         assert_eq!(slots.take("d"), None, "both are in use");
-        assert_eq!(slots.take("a"), None, "one request of a conversation at a time");
+        assert_eq!(
+            slots.take("a"),
+            None,
+            "one request of a conversation at a time"
+        );
         slots.give_back(a);
         assert_eq!(slots.take("d"), Some(a));
     }

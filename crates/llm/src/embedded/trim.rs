@@ -18,7 +18,10 @@ pub(super) struct Turns {
 
 impl Turns {
     pub(super) fn of(messages: &[Message]) -> Self {
-        let head = messages.iter().take_while(|m| m.role == Role::System).count();
+        let head = messages
+            .iter()
+            .take_while(|m| m.role == Role::System)
+            .count();
         let mut starts: Vec<usize> = (head..messages.len())
             .filter(|&at| {
                 at == head
@@ -55,10 +58,18 @@ impl Turns {
         let (mut low, mut high) = (1, most.max(1));
         while low < high {
             let middle = (low + high) / 2;
-            if size(middle)? <= room * 3 / 4 { high = middle } else { low = middle + 1 }
+            if size(middle)? <= room * 3 / 4 {
+                high = middle
+            } else {
+                low = middle + 1
+            }
         }
         let least = size(low.min(most))?;
-        Ok(if least <= room { Ok(low.min(most)) } else { Err(least) })
+        Ok(if least <= room {
+            Ok(low.min(most))
+        } else {
+            Err(least)
+        })
     }
 }
 
@@ -81,7 +92,8 @@ mod tests {
     /// Every message takes ten tokens.
     fn fit(messages: &[Message], room: usize, before: usize) -> Result<usize, usize> {
         let turns = Turns::of(messages);
-        let size = |out: usize| Ok::<_, Infallible>(10 * (messages.len() - turns.left_out(out).len()));
+        let size =
+            |out: usize| Ok::<_, Infallible>(10 * (messages.len() - turns.left_out(out).len()));
         turns.fit(room, before, size).unwrap()
     }
 
@@ -99,8 +111,12 @@ mod tests {
 
     #[test]
     fn the_cut_stays_where_it_was_while_that_fits() {
-        assert_eq!(fit(&conversation(11), 200, 4), Ok(4));
-        assert_eq!(fit(&conversation(13), 200, 4), Ok(7), "no longer fits: cut anew");
+        assert_eq!(fit(&conversation(13), 200, 4), Ok(4));
+        assert_eq!(
+            fit(&conversation(14), 200, 4),
+            Ok(8),
+            "no longer fits: cut anew"
+        );
     }
 
     #[test]
@@ -112,13 +128,23 @@ mod tests {
 
     #[test]
     fn an_interrupted_question_and_its_second_half_are_one_turn() {
-        let messages = [Message::user("a"), Message::user("b"), Message::assistant("c"), Message::user("d")];
+        let messages = [
+            Message::user("a"),
+            Message::user("b"),
+            Message::assistant("c"),
+            Message::user("d"),
+        ];
         assert_eq!(Turns::of(&messages).starts, [0, 3]);
     }
 
     #[test]
     fn tool_results_stay_with_their_question() {
-        let messages = [Message::user("a"), Message::assistant(""), Message::tool("1", "x"), Message::user("b")];
+        let messages = [
+            Message::user("a"),
+            Message::assistant(""),
+            Message::tool("1", "x"),
+            Message::user("b"),
+        ];
         assert_eq!(Turns::of(&messages).left_out(1), 0..3);
     }
 }

@@ -130,12 +130,17 @@ impl Assembler {
             self.usage = Usage {
                 prompt_tokens: usage.prompt_tokens,
                 completion_tokens: usage.completion_tokens,
-                cached_tokens: usage.prompt_tokens_details.and_then(|d| d.cached_tokens).unwrap_or(0),
+                cached_tokens: usage
+                    .prompt_tokens_details
+                    .and_then(|d| d.cached_tokens)
+                    .unwrap_or(0),
                 dropped_messages: 0,
             };
         }
         // One reply is asked for, so there is one choice.
-        let Some(choice) = chunk.choices.into_iter().next() else { return Ok(()) };
+        let Some(choice) = chunk.choices.into_iter().next() else {
+            return Ok(());
+        };
         if let Some(delta) = choice.delta {
             if let Some(text) = delta.content {
                 let pieces = self.filter.push(&text);
@@ -179,11 +184,19 @@ impl Assembler {
         let call = match known {
             Some((_, call)) => call,
             None => {
-                let id = id.clone().unwrap_or_else(|| format!("call_{}", self.calls.len() + 1));
-                let call = ToolCall { id, name: String::new(), arguments: String::new() };
+                let id = id
+                    .clone()
+                    .unwrap_or_else(|| format!("call_{}", self.calls.len() + 1));
+                let call = ToolCall {
+                    id,
+                    name: String::new(),
+                    arguments: String::new(),
+                };
                 self.calls.push((delta.index, call));
                 // Just pushed.
-                let Some((_, call)) = self.calls.last_mut() else { return Ok(()) };
+                let Some((_, call)) = self.calls.last_mut() else {
+                    return Ok(());
+                };
                 call
             }
         };
@@ -199,7 +212,9 @@ impl Assembler {
             };
             self.argument_bytes += arguments.len();
             if self.argument_bytes > MAX_ARGUMENTS {
-                return Err(Wrong::Malformed(format!("tool arguments of more than {MAX_ARGUMENTS} bytes")));
+                return Err(Wrong::Malformed(format!(
+                    "tool arguments of more than {MAX_ARGUMENTS} bytes"
+                )));
             }
             call.arguments.push_str(&arguments);
         }
@@ -220,7 +235,10 @@ impl Assembler {
             }
             deltas.push(Delta::ToolCall(call));
         }
-        deltas.push(Delta::Done { reason, usage: self.usage });
+        deltas.push(Delta::Done {
+            reason,
+            usage: self.usage,
+        });
     }
 }
 
@@ -283,13 +301,21 @@ mod tests {
             "[DONE]",
         ]);
         assert!(whole);
-        let usage = Usage { prompt_tokens: 9, cached_tokens: 4, completion_tokens: 2, dropped_messages: 0 };
+        let usage = Usage {
+            prompt_tokens: 9,
+            cached_tokens: 4,
+            completion_tokens: 2,
+            dropped_messages: 0,
+        };
         assert_eq!(
             deltas,
             [
                 Delta::Text("Hel".into()),
                 Delta::Text("lo".into()),
-                Delta::Done { reason: FinishReason::Length, usage }
+                Delta::Done {
+                    reason: FinishReason::Length,
+                    usage
+                }
             ]
         );
     }
@@ -305,11 +331,21 @@ mod tests {
             "[DONE]",
         ]);
         let call = |id: &str, name: &str, arguments: &str| {
-            Delta::ToolCall(ToolCall { id: id.into(), name: name.into(), arguments: arguments.into() })
+            Delta::ToolCall(ToolCall {
+                id: id.into(),
+                name: name.into(),
+                arguments: arguments.into(),
+            })
         };
         assert_eq!(deltas[0], call("a", "f", "{\"x\":1}"));
         assert_eq!(deltas[1], call("b", "g", "{}"));
-        assert!(matches!(deltas[2], Delta::Done { reason: FinishReason::ToolCalls, .. }));
+        assert!(matches!(
+            deltas[2],
+            Delta::Done {
+                reason: FinishReason::ToolCalls,
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -319,8 +355,16 @@ mod tests {
             r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
         ]);
         assert_eq!(deltas.len(), 3, "{deltas:?}");
-        assert!(matches!(&deltas[0], Delta::ToolCall(c) if c.name == "f" && c.arguments == "{\"x\":1}"));
-        assert!(matches!(&deltas[2], Delta::Done { reason: FinishReason::ToolCalls, .. }));
+        assert!(
+            matches!(&deltas[0], Delta::ToolCall(c) if c.name == "f" && c.arguments == "{\"x\":1}")
+        );
+        assert!(matches!(
+            &deltas[2],
+            Delta::Done {
+                reason: FinishReason::ToolCalls,
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -344,8 +388,14 @@ mod tests {
         let mut deltas = Vec::new();
         let wrong = Assembler::new().event(r#"{"error":{"message":"out of memory"}}"#, &mut deltas);
         assert_eq!(wrong, Err(Wrong::Failed("out of memory".into())));
-        assert!(matches!(Assembler::new().event("{oops", &mut deltas), Err(Wrong::Malformed(_))));
-        assert_eq!(error_message(r#"{"error":{"message":"no","type":"x"}}"#), "no");
+        assert!(matches!(
+            Assembler::new().event("{oops", &mut deltas),
+            Err(Wrong::Malformed(_))
+        ));
+        assert_eq!(
+            error_message(r#"{"error":{"message":"no","type":"x"}}"#),
+            "no"
+        );
         assert_eq!(error_message(r#"{"error":"no"}"#), "no");
         assert_eq!(error_message(r#"{"detail":"no"}"#), "no");
         assert_eq!(error_message("<html>"), "it sent a web page");

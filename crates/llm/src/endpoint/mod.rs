@@ -54,8 +54,14 @@ struct Inner {
 impl EndpointModel {
     pub(crate) fn new(config: &EndpointConfig) -> Result<Self, LlmError> {
         let config = config.clone();
-        let bad = |why: String| LlmError::Config(format!("the language model's address {:?} {why}", config.url));
-        let mut url = Url::parse(config.url.trim()).map_err(|e| bad(format!("is not a URL: {e}")))?;
+        let bad = |why: String| {
+            LlmError::Config(format!(
+                "the language model's address {:?} {why}",
+                config.url
+            ))
+        };
+        let mut url =
+            Url::parse(config.url.trim()).map_err(|e| bad(format!("is not a URL: {e}")))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(bad("must begin with http:// or https://".to_owned()));
         }
@@ -74,19 +80,39 @@ impl EndpointModel {
         let _ = shown.set_username("");
         let _ = shown.set_password(None);
         shown.set_query(None);
-        let key = config.api_key.clone().or_else(|| std::env::var(&config.api_key_env).ok());
-        let key = key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
+        let key = config
+            .api_key
+            .clone()
+            .or_else(|| std::env::var(&config.api_key_env).ok());
+        let key = key
+            .map(|key| key.trim().to_owned())
+            .filter(|key| !key.is_empty());
         let client = Client::builder()
             .connect_timeout(seconds(config.connect_timeout_s))
             // A redirected POST would come out as a GET: told instead.
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(|error| LlmError::Config(format!("cannot set up the HTTP client: {}", chain(&error))))?;
+            .map_err(|error| {
+                LlmError::Config(format!("cannot set up the HTTP client: {}", chain(&error)))
+            })?;
         let shown = shown.to_string();
-        let info =
-            ModelInfo { name: config.model.clone(), location: shown.clone(), context_tokens: None };
+        let info = ModelInfo {
+            name: config.model.clone(),
+            location: shown.clone(),
+            context_tokens: None,
+        };
         let quirks = AtomicU8::new(0);
-        Ok(Self { inner: Arc::new(Inner { client, config, url, shown, key, info, quirks }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client,
+                config,
+                url,
+                shown,
+                key,
+                info,
+                quirks,
+            }),
+        })
     }
 }
 
@@ -125,7 +151,10 @@ impl ChatModel for EndpointModel {
 struct Gone;
 
 fn cancelled() -> Delta {
-    Delta::Done { reason: FinishReason::Cancelled, usage: Usage::default() }
+    Delta::Done {
+        reason: FinishReason::Cancelled,
+        usage: Usage::default(),
+    }
 }
 
 impl Inner {
@@ -138,7 +167,11 @@ impl Inner {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            if let LlmError::Rejected { status: 400 | 422, message, .. } = &error
+            if let LlmError::Rejected {
+                status: 400 | 422,
+                message,
+                ..
+            } = &error
                 && let Some(learned) = quirks.learn(message)
             {
                 tracing::info!(endpoint = %self.shown, "the endpoint does not take a part of the request: {message}");
@@ -165,17 +198,29 @@ impl Inner {
         }
         let idle = seconds(self.config.idle_timeout_s);
         let response = match tokio::time::timeout(idle, post.send()).await {
-            Err(_) => return Err(LlmError::Stalled { url: self.shown.clone(), waited: idle }),
+            Err(_) => {
+                return Err(LlmError::Stalled {
+                    url: self.shown.clone(),
+                    waited: idle,
+                });
+            }
             Ok(Err(error)) => return Err(self.unreachable(&error)),
             Ok(Ok(response)) => response,
         };
         if !response.status().is_success() {
             return Err(self.refusal(response, idle).await);
         }
-        let kind = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        let kind = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("");
         let whole = kind.starts_with("application/json");
         if kind.starts_with("text/html") {
-            return Err(LlmError::Malformed { url: self.shown.clone(), reason: "a web page".to_owned() });
+            return Err(LlmError::Malformed {
+                url: self.shown.clone(),
+                reason: "a web page".to_owned(),
+            });
         }
         let mut reply = Reply {
             response,
@@ -196,9 +241,16 @@ impl Inner {
     /// What a status other than success means.
     async fn refusal(&self, mut response: Response, idle: Duration) -> LlmError {
         let status = response.status();
-        let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let header = |name| {
+            response
+                .headers()
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .map(str::to_owned)
+        };
         let date = header(DATE);
-        let retry_after = header(RETRY_AFTER).and_then(|value| retry::retry_after(&value, date.as_deref()));
+        let retry_after =
+            header(RETRY_AFTER).and_then(|value| retry::retry_after(&value, date.as_deref()));
         let location = header(LOCATION);
         let mut body = Vec::new();
         while let Ok(Ok(Some(bytes))) = tokio::time::timeout(idle, response.chunk()).await {
@@ -207,25 +259,46 @@ impl Inner {
                 break;
             }
         }
-        let (url, message) = (self.shown.clone(), error_message(&String::from_utf8_lossy(&body)));
+        let (url, message) = (
+            self.shown.clone(),
+            error_message(&String::from_utf8_lossy(&body)),
+        );
         let number = status.as_u16();
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                LlmError::Unauthorized { url, status: number, message }
-            }
-            StatusCode::NOT_FOUND => {
-                LlmError::UnknownModel { url, model: self.config.model.clone(), message }
-            }
-            StatusCode::TOO_MANY_REQUESTS => LlmError::RateLimited { url, retry_after, message },
-            _ if status.is_server_error() => {
-                LlmError::Upstream { url, status: Some(number), message }
-            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => LlmError::Unauthorized {
+                url,
+                status: number,
+                message,
+            },
+            StatusCode::NOT_FOUND => LlmError::UnknownModel {
+                url,
+                model: self.config.model.clone(),
+                message,
+            },
+            StatusCode::TOO_MANY_REQUESTS => LlmError::RateLimited {
+                url,
+                retry_after,
+                message,
+            },
+            _ if status.is_server_error() => LlmError::Upstream {
+                url,
+                status: Some(number),
+                message,
+            },
             _ if status.is_redirection() => {
                 let to = location.unwrap_or_else(|| "another address".to_owned());
                 let message = format!("it has moved to {to}: configure that address");
-                LlmError::Rejected { url, status: number, message }
+                LlmError::Rejected {
+                    url,
+                    status: number,
+                    message,
+                }
             }
-            _ => LlmError::Rejected { url, status: number, message },
+            _ => LlmError::Rejected {
+                url,
+                status: number,
+                message,
+            },
         }
     }
 
@@ -236,24 +309,40 @@ impl Inner {
         let mut io = None;
         let mut source = error.source();
         while let (None, Some(cause)) = (io, source) {
-            io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            io = cause
+                .downcast_ref::<std::io::Error>()
+                .map(std::io::Error::kind);
             source = cause.source();
         }
         let reason = if io == Some(std::io::ErrorKind::ConnectionRefused) {
             "nothing listens there; start the server (for Ollama: `ollama serve`) or correct the address".to_owned()
         } else if lower.contains("dns") || lower.contains("name resolution") {
             format!("its host name is not known ({text}); check the address and the network")
-        } else if ["certificate", "tls", "handshake", "corrupt message"].iter().any(|w| lower.contains(w)) {
-            format!("no secure connection ({text}); check http or https in the address, and the certificate")
+        } else if ["certificate", "tls", "handshake", "corrupt message"]
+            .iter()
+            .any(|w| lower.contains(w))
+        {
+            format!(
+                "no secure connection ({text}); check http or https in the address, and the certificate"
+            )
         } else if error.is_timeout() {
-            format!("no connection within {} s; check the address and the firewall", self.config.connect_timeout_s)
+            format!(
+                "no connection within {} s; check the address and the firewall",
+                self.config.connect_timeout_s
+            )
         } else if error.is_connect() {
             text
         } else {
             // The connection was there and broke before the answer.
-            return LlmError::Cut { url: self.shown.clone(), reason: text };
+            return LlmError::Cut {
+                url: self.shown.clone(),
+                reason: text,
+            };
         };
-        LlmError::Unreachable { url: self.shown.clone(), reason }
+        LlmError::Unreachable {
+            url: self.shown.clone(),
+            reason,
+        }
     }
 }
 
@@ -273,7 +362,12 @@ impl Reply {
     /// Waits for the next bytes and takes what they bring into `ready`.
     async fn read(&mut self) -> Result<(), LlmError> {
         let bytes = match tokio::time::timeout(self.idle, self.response.chunk()).await {
-            Err(_) => return Err(LlmError::Stalled { url: self.url.clone(), waited: self.idle }),
+            Err(_) => {
+                return Err(LlmError::Stalled {
+                    url: self.url.clone(),
+                    waited: self.idle,
+                });
+            }
             Ok(Err(error)) => return Err(self.cut(chain(&error))),
             Ok(Ok(bytes)) => bytes,
         };
@@ -296,12 +390,24 @@ impl Reply {
         };
         let mut deltas = Vec::new();
         for event in &events {
-            self.assembler.event(event, &mut deltas).map_err(|wrong| match wrong {
-                Wrong::Failed(message) => LlmError::Upstream { url: self.url.clone(), status: None, message },
-                Wrong::Malformed(reason) => LlmError::Malformed { url: self.url.clone(), reason },
-            })?;
+            self.assembler
+                .event(event, &mut deltas)
+                .map_err(|wrong| match wrong {
+                    Wrong::Failed(message) => LlmError::Upstream {
+                        url: self.url.clone(),
+                        status: None,
+                        message,
+                    },
+                    Wrong::Malformed(reason) => LlmError::Malformed {
+                        url: self.url.clone(),
+                        reason,
+                    },
+                })?;
         }
-        read.map_err(|reason| LlmError::Malformed { url: self.url.clone(), reason })?;
+        read.map_err(|reason| LlmError::Malformed {
+            url: self.url.clone(),
+            reason,
+        })?;
         if ended && !self.assembler.end(&mut deltas) {
             return Err(self.cut("it closed before the end".to_owned()));
         }
@@ -310,7 +416,10 @@ impl Reply {
     }
 
     fn cut(&self, reason: String) -> LlmError {
-        LlmError::Cut { url: self.url.clone(), reason }
+        LlmError::Cut {
+            url: self.url.clone(),
+            reason,
+        }
     }
 }
 

@@ -93,19 +93,28 @@ mod tests {
 
     #[test]
     fn every_kind_of_line_end_counts_once() {
-        let text = b"data: a\n\ndata: b\r\n\r\ndata:c\r\r: comment\n\nid: 7\ndata: d\ndata: e\n\ndata: f";
+        let text =
+            b"data: a\n\ndata: b\r\n\r\ndata:c\r\r: comment\n\nid: 7\ndata: d\ndata: e\n\ndata: f";
         assert_eq!(run([&text[..]]).unwrap(), ["a", "b", "c", "d\ne", "f"]);
     }
 
     #[test]
     fn an_endless_line_is_refused() {
         let long = vec![b'x'; MAX_LINE + 1];
-        assert!(run([&b"data: "[..], &long]).unwrap_err().contains("more than"));
+        assert!(
+            run([&b"data: "[..], &long])
+                .unwrap_err()
+                .contains("more than")
+        );
     }
 
     #[test]
     fn a_web_page_is_refused() {
-        assert!(run([&b"<!DOCTYPE html>\n"[..]]).unwrap_err().contains("DOCTYPE"));
+        assert!(
+            run([&b"<!DOCTYPE html>\n"[..]])
+                .unwrap_err()
+                .contains("DOCTYPE")
+        );
     }
 
     proptest! {

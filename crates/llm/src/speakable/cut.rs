@@ -47,7 +47,11 @@ impl Cutter {
         self.chars += 1;
         if ch == '\n' {
             let blank = self.buffer.trim().is_empty();
-            return if blank { None } else { Some(self.cut(self.buffer.len())) };
+            return if blank {
+                None
+            } else {
+                Some(self.cut(self.buffer.len()))
+            };
         }
         if self.chars >= self.rules.max_chars.max(16) * HARD_LIMIT {
             return Some(self.cut(self.buffer.len()));
@@ -58,7 +62,8 @@ impl Cutter {
         if !ch.is_whitespace() {
             if let Some(at) = self.maybe.take()
                 && !ch.is_lowercase()
-                && !(ch.is_ascii_digit() && self.buffer[..at].trim_end().to_lowercase().ends_with("no."))
+                && !(ch.is_ascii_digit()
+                    && self.buffer[..at].trim_end().to_lowercase().ends_with("no."))
             {
                 return Some(self.cut(at));
             }
@@ -77,7 +82,8 @@ impl Cutter {
         match ch {
             '。' | '！' | '？' => true,
             '，' | '、' | '；' | '：' => {
-                self.first && self.chars >= self.rules.first_comma_chars / 2 || self.chars >= self.rules.max_chars
+                self.first && self.chars >= self.rules.first_comma_chars / 2
+                    || self.chars >= self.rules.max_chars
             }
             _ => false,
         }
@@ -109,9 +115,12 @@ impl Cutter {
             None => {}
         }
         let bare = word.trim_end_matches(CLOSERS);
-        let number = bare.trim_end_matches([',', ';', ':']).ends_with(|c: char| c.is_ascii_digit());
+        let number = bare
+            .trim_end_matches([',', ';', ':'])
+            .ends_with(|c: char| c.is_ascii_digit());
         let comma = bare.ends_with([',', ';', ':', '—', '–']) && !number;
-        let long = self.chars >= self.rules.max_chars && (comma || self.chars >= self.rules.max_chars * 5 / 4);
+        let long = self.chars >= self.rules.max_chars
+            && (comma || self.chars >= self.rules.max_chars * 5 / 4);
         if long || !self.first {
             return long.then(|| self.cut(all));
         }
@@ -119,14 +128,22 @@ impl Cutter {
             return Some(self.cut(all));
         }
         // Within a phrase: before the word that begins the next one, or after too many words.
-        let words = before[..word_at].split_whitespace().filter(|w| w.contains(char::is_alphanumeric)).count();
+        let words = before[..word_at]
+            .split_whitespace()
+            .filter(|w| w.contains(char::is_alphanumeric))
+            .count();
         let chars = before[..word_at].trim_end().chars().count();
-        let previous = before[..word_at].split_whitespace().next_back().unwrap_or("");
+        let previous = before[..word_at]
+            .split_whitespace()
+            .next_back()
+            .unwrap_or("");
         if words >= self.rules.first_words && chars >= self.rules.first_chars {
             if self.english && english::starts_phrase(word) && !english::clings(previous) {
                 return Some(self.cut(word_at));
             }
-            if words >= self.rules.first_words + OVERRUN_WORDS && !(self.english && english::clings(word)) {
+            if words >= self.rules.first_words + OVERRUN_WORDS
+                && !(self.english && english::clings(word))
+            {
                 return Some(self.cut(all));
             }
         }
@@ -148,7 +165,12 @@ impl Cutter {
             return None;
         }
         // "1. " at the start of a line begins an item.
-        if line_start && inner.trim_end_matches('.').bytes().all(|b| b.is_ascii_digit()) {
+        if line_start
+            && inner
+                .trim_end_matches('.')
+                .bytes()
+                .all(|b| b.is_ascii_digit())
+        {
             return None;
         }
         if self.english {
@@ -185,7 +207,9 @@ fn within_mark(text: &str) -> bool {
     if text.matches('`').count() % 2 == 1 {
         return true;
     }
-    let Some(open) = text.rfind('[') else { return false };
+    let Some(open) = text.rfind('[') else {
+        return false;
+    };
     match text[open..].find("](") {
         Some(target) => !text[open + target..].contains(')'),
         None => !text[open..].contains(']'),

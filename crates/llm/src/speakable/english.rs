@@ -6,8 +6,17 @@
 use super::numbers::{cardinal, digits, ordinal, plural, year};
 
 const MONTHS: [(&str, &str); 12] = [
-    ("january", "jan"), ("february", "feb"), ("march", "mar"), ("april", "apr"), ("may", "may"), ("june", "jun"),
-    ("july", "jul"), ("august", "aug"), ("september", "sep"), ("october", "oct"), ("november", "nov"),
+    ("january", "jan"),
+    ("february", "feb"),
+    ("march", "mar"),
+    ("april", "apr"),
+    ("may", "may"),
+    ("june", "jun"),
+    ("july", "jul"),
+    ("august", "aug"),
+    ("september", "sep"),
+    ("october", "oct"),
+    ("november", "nov"),
     ("december", "dec"),
 ];
 
@@ -19,64 +28,135 @@ pub(super) enum Ends {
 }
 
 const ABBREVIATIONS: &[(&str, &str, Ends)] = &[
-    ("mr.", "Mister", Ends::Never), ("mrs.", "Missus", Ends::Never), ("ms.", "Miss", Ends::Never),
-    ("dr.", "Doctor", Ends::Never), ("prof.", "Professor", Ends::Never), ("st.", "Saint", Ends::Never),
-    ("mt.", "Mount", Ends::Never), ("gen.", "General", Ends::Never), ("sen.", "Senator", Ends::Never),
-    ("rev.", "Reverend", Ends::Never), ("capt.", "Captain", Ends::Never), ("lt.", "Lieutenant", Ends::Never),
-    ("sgt.", "Sergeant", Ends::Never), ("gov.", "Governor", Ends::Never), ("hon.", "Honorable", Ends::Never),
-    ("e.g.", "for example", Ends::Never), ("i.e.", "that is", Ends::Never), ("vs.", "versus", Ends::Never),
-    ("cf.", "compare", Ends::Never), ("approx.", "approximately", Ends::Never), ("ca.", "circa", Ends::Never),
-    ("fig.", "figure", Ends::Never), ("dept.", "department", Ends::Maybe), ("est.", "established", Ends::Maybe),
-    ("etc.", "et cetera", Ends::Maybe), ("jr.", "Junior", Ends::Maybe), ("sr.", "Senior", Ends::Maybe),
-    ("inc.", "Incorporated", Ends::Maybe), ("ltd.", "Limited", Ends::Maybe), ("co.", "Company", Ends::Maybe),
-    ("corp.", "Corporation", Ends::Maybe), ("ave.", "Avenue", Ends::Maybe), ("blvd.", "Boulevard", Ends::Maybe),
-    ("rd.", "Road", Ends::Maybe), ("a.m.", "A M", Ends::Maybe), ("p.m.", "P M", Ends::Maybe),
-    ("ph.d.", "P H D", Ends::Maybe), ("b.c.", "B C", Ends::Maybe), ("a.d.", "A D", Ends::Maybe),
-    ("u.s.", "U S", Ends::Maybe), ("u.k.", "U K", Ends::Maybe), ("u.n.", "U N", Ends::Maybe),
-    ("e.u.", "E U", Ends::Maybe), ("d.c.", "D C", Ends::Maybe), ("jan.", "January", Ends::Never),
-    ("feb.", "February", Ends::Never), ("aug.", "August", Ends::Never), ("sept.", "September", Ends::Never),
-    ("oct.", "October", Ends::Never), ("nov.", "November", Ends::Never), ("dec.", "December", Ends::Never),
+    ("mr.", "Mister", Ends::Never),
+    ("mrs.", "Missus", Ends::Never),
+    ("ms.", "Miss", Ends::Never),
+    ("dr.", "Doctor", Ends::Never),
+    ("prof.", "Professor", Ends::Never),
+    ("st.", "Saint", Ends::Never),
+    ("mt.", "Mount", Ends::Never),
+    ("gen.", "General", Ends::Never),
+    ("sen.", "Senator", Ends::Never),
+    ("rev.", "Reverend", Ends::Never),
+    ("capt.", "Captain", Ends::Never),
+    ("lt.", "Lieutenant", Ends::Never),
+    ("sgt.", "Sergeant", Ends::Never),
+    ("gov.", "Governor", Ends::Never),
+    ("hon.", "Honorable", Ends::Never),
+    ("e.g.", "for example", Ends::Never),
+    ("i.e.", "that is", Ends::Never),
+    ("vs.", "versus", Ends::Never),
+    ("cf.", "compare", Ends::Never),
+    ("approx.", "approximately", Ends::Never),
+    ("ca.", "circa", Ends::Never),
+    ("fig.", "figure", Ends::Never),
+    ("dept.", "department", Ends::Maybe),
+    ("est.", "established", Ends::Maybe),
+    ("etc.", "et cetera", Ends::Maybe),
+    ("jr.", "Junior", Ends::Maybe),
+    ("sr.", "Senior", Ends::Maybe),
+    ("inc.", "Incorporated", Ends::Maybe),
+    ("ltd.", "Limited", Ends::Maybe),
+    ("co.", "Company", Ends::Maybe),
+    ("corp.", "Corporation", Ends::Maybe),
+    ("ave.", "Avenue", Ends::Maybe),
+    ("blvd.", "Boulevard", Ends::Maybe),
+    ("rd.", "Road", Ends::Maybe),
+    ("a.m.", "A M", Ends::Maybe),
+    ("p.m.", "P M", Ends::Maybe),
+    ("ph.d.", "P H D", Ends::Maybe),
+    ("b.c.", "B C", Ends::Maybe),
+    ("a.d.", "A D", Ends::Maybe),
+    ("u.s.", "U S", Ends::Maybe),
+    ("u.k.", "U K", Ends::Maybe),
+    ("u.n.", "U N", Ends::Maybe),
+    ("e.u.", "E U", Ends::Maybe),
+    ("d.c.", "D C", Ends::Maybe),
+    ("jan.", "January", Ends::Never),
+    ("feb.", "February", Ends::Never),
+    ("aug.", "August", Ends::Never),
+    ("sept.", "September", Ends::Never),
+    ("oct.", "October", Ends::Never),
+    ("nov.", "November", Ends::Never),
+    ("dec.", "December", Ends::Never),
 ];
 
 /// Written, singular, plural.
 const UNITS: &[(&str, &str, &str)] = &[
-    ("km", "kilometer", "kilometers"), ("m", "meter", "meters"), ("cm", "centimeter", "centimeters"),
-    ("mm", "millimeter", "millimeters"), ("mi", "mile", "miles"), ("ft", "foot", "feet"), ("yd", "yard", "yards"),
-    ("kg", "kilogram", "kilograms"), ("g", "gram", "grams"), ("mg", "milligram", "milligrams"),
-    ("lb", "pound", "pounds"), ("lbs", "pound", "pounds"), ("oz", "ounce", "ounces"),
-    ("l", "liter", "liters"), ("L", "liter", "liters"), ("ml", "milliliter", "milliliters"),
-    ("mL", "milliliter", "milliliters"), ("km/h", "kilometer per hour", "kilometers per hour"),
-    ("kph", "kilometer per hour", "kilometers per hour"), ("mph", "mile per hour", "miles per hour"),
-    ("m/s", "meter per second", "meters per second"), ("ms", "millisecond", "milliseconds"),
-    ("s", "second", "seconds"), ("sec", "second", "seconds"), ("min", "minute", "minutes"),
-    ("h", "hour", "hours"), ("hr", "hour", "hours"), ("hrs", "hour", "hours"), ("Hz", "hertz", "hertz"),
-    ("kHz", "kilohertz", "kilohertz"), ("MHz", "megahertz", "megahertz"), ("GHz", "gigahertz", "gigahertz"),
-    ("KB", "kilobyte", "kilobytes"), ("kB", "kilobyte", "kilobytes"), ("MB", "megabyte", "megabytes"),
-    ("GB", "gigabyte", "gigabytes"), ("TB", "terabyte", "terabytes"), ("W", "watt", "watts"),
-    ("kW", "kilowatt", "kilowatts"), ("kWh", "kilowatt hour", "kilowatt hours"), ("V", "volt", "volts"),
-    ("m²", "square meter", "square meters"), ("km²", "square kilometer", "square kilometers"),
-    ("m³", "cubic meter", "cubic meters"), ("°C", "degree Celsius", "degrees Celsius"),
-    ("°F", "degree Fahrenheit", "degrees Fahrenheit"), ("°", "degree", "degrees"),
-    ("%", "percent", "percent"), ("dB", "decibel", "decibels"), ("px", "pixel", "pixels"),
+    ("km", "kilometer", "kilometers"),
+    ("m", "meter", "meters"),
+    ("cm", "centimeter", "centimeters"),
+    ("mm", "millimeter", "millimeters"),
+    ("mi", "mile", "miles"),
+    ("ft", "foot", "feet"),
+    ("yd", "yard", "yards"),
+    ("kg", "kilogram", "kilograms"),
+    ("g", "gram", "grams"),
+    ("mg", "milligram", "milligrams"),
+    ("lb", "pound", "pounds"),
+    ("lbs", "pound", "pounds"),
+    ("oz", "ounce", "ounces"),
+    ("l", "liter", "liters"),
+    ("L", "liter", "liters"),
+    ("ml", "milliliter", "milliliters"),
+    ("mL", "milliliter", "milliliters"),
+    ("km/h", "kilometer per hour", "kilometers per hour"),
+    ("kph", "kilometer per hour", "kilometers per hour"),
+    ("mph", "mile per hour", "miles per hour"),
+    ("m/s", "meter per second", "meters per second"),
+    ("ms", "millisecond", "milliseconds"),
+    ("s", "second", "seconds"),
+    ("sec", "second", "seconds"),
+    ("min", "minute", "minutes"),
+    ("h", "hour", "hours"),
+    ("hr", "hour", "hours"),
+    ("hrs", "hour", "hours"),
+    ("Hz", "hertz", "hertz"),
+    ("kHz", "kilohertz", "kilohertz"),
+    ("MHz", "megahertz", "megahertz"),
+    ("GHz", "gigahertz", "gigahertz"),
+    ("KB", "kilobyte", "kilobytes"),
+    ("kB", "kilobyte", "kilobytes"),
+    ("MB", "megabyte", "megabytes"),
+    ("GB", "gigabyte", "gigabytes"),
+    ("TB", "terabyte", "terabytes"),
+    ("W", "watt", "watts"),
+    ("kW", "kilowatt", "kilowatts"),
+    ("kWh", "kilowatt hour", "kilowatt hours"),
+    ("V", "volt", "volts"),
+    ("m²", "square meter", "square meters"),
+    ("km²", "square kilometer", "square kilometers"),
+    ("m³", "cubic meter", "cubic meters"),
+    ("°C", "degree Celsius", "degrees Celsius"),
+    ("°F", "degree Fahrenheit", "degrees Fahrenheit"),
+    ("°", "degree", "degrees"),
+    ("%", "percent", "percent"),
+    ("dB", "decibel", "decibels"),
+    ("px", "pixel", "pixels"),
 ];
 
 /// Sign, singular, plural, singular and plural of the hundredth.
 const CURRENCIES: &[(&str, &str, &str, &str, &str)] = &[
-    ("$", "dollar", "dollars", "cent", "cents"), ("€", "euro", "euros", "cent", "cents"),
-    ("£", "pound", "pounds", "penny", "pence"), ("¥", "yen", "yen", "", ""), ("₹", "rupee", "rupees", "paisa", "paise"),
+    ("$", "dollar", "dollars", "cent", "cents"),
+    ("€", "euro", "euros", "cent", "cents"),
+    ("£", "pound", "pounds", "penny", "pence"),
+    ("¥", "yen", "yen", "", ""),
+    ("₹", "rupee", "rupees", "paisa", "paise"),
 ];
 
 const MAGNITUDES: [&str; 4] = ["thousand", "million", "billion", "trillion"];
 
 /// Words before which a long first clause may be cut: a new phrase begins there.
 const PHRASE_STARTS: &[&str] = &[
-    "and", "but", "or", "so", "because", "which", "that", "who", "where", "when", "while", "if", "as", "to", "in", "on",
-    "at", "for", "with", "from", "by", "about", "into", "than", "through", "after", "before", "since", "until",
+    "and", "but", "or", "so", "because", "which", "that", "who", "where", "when", "while", "if",
+    "as", "to", "in", "on", "at", "for", "with", "from", "by", "about", "into", "than", "through",
+    "after", "before", "since", "until",
 ];
 
 /// Words after which a clause is never cut.
 const CLINGING: &[&str] = &[
-    "a", "an", "the", "of", "my", "your", "his", "her", "its", "our", "their", "very", "is", "are", "was", "to", "no",
+    "a", "an", "the", "of", "my", "your", "his", "her", "its", "our", "their", "very", "is", "are",
+    "was", "to", "no",
 ];
 
 pub(super) fn starts_phrase(word: &str) -> bool {
@@ -85,7 +165,9 @@ pub(super) fn starts_phrase(word: &str) -> bool {
 
 /// Whether a cut after `word` would tear something apart.
 pub(super) fn clings(word: &str) -> bool {
-    let bare = word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+    let bare = word
+        .trim_matches(|c: char| !c.is_alphanumeric())
+        .to_lowercase();
     word.ends_with(|c: char| !c.is_alphanumeric())
         || bare.chars().any(|c| c.is_ascii_digit())
         || CLINGING.contains(&bare.as_str())
@@ -99,7 +181,9 @@ pub(super) fn abbreviation(token: &str) -> Option<Ends> {
     if lower == "no." {
         return Some(Ends::Maybe);
     }
-    let known = ABBREVIATIONS.iter().find(|(written, _, _)| *written == lower);
+    let known = ABBREVIATIONS
+        .iter()
+        .find(|(written, _, _)| *written == lower);
     known.map(|(_, _, ends)| *ends).or_else(|| {
         // An initial, as in "J. Smith"; "I." ends a sentence.
         let mut chars = token.chars();
@@ -109,7 +193,9 @@ pub(super) fn abbreviation(token: &str) -> Option<Ends> {
 }
 
 fn month(lower: &str) -> Option<usize> {
-    MONTHS.iter().position(|(long, short)| lower == *long || lower == *short || (*short == "sep" && lower == "sept"))
+    MONTHS.iter().position(|(long, short)| {
+        lower == *long || lower == *short || (*short == "sep" && lower == "sept")
+    })
 }
 
 /// What is said for one written word, with its neighbours in sight. `prev` and `next` are the words beside it.
@@ -123,13 +209,18 @@ pub(super) fn say(token: &str, prev: Option<&str>, next: Option<&str>) -> String
         return tail.to_owned();
     }
     let prev = prev.unwrap_or_default();
-    let next_bare = if tail.is_empty() { next.map(bare).unwrap_or_default() } else { String::new() };
+    let next_bare = if tail.is_empty() {
+        next.map(bare).unwrap_or_default()
+    } else {
+        String::new()
+    };
     format!("{}{tail}", say_core(core, prev, &next_bare))
 }
 
 /// Lower case, without marks around it.
 fn bare(word: &str) -> String {
-    word.trim_matches(|c: char| !c.is_alphanumeric() && c != '%').to_lowercase()
+    word.trim_matches(|c: char| !c.is_alphanumeric() && c != '%')
+        .to_lowercase()
 }
 
 fn say_abbreviation(token: &str, next: Option<&str>) -> Option<String> {
@@ -140,7 +231,9 @@ fn say_abbreviation(token: &str, next: Option<&str>) -> Option<String> {
         let number = next.is_some_and(|next| next.starts_with(|c: char| c.is_ascii_digit()));
         return number.then(|| "number".to_owned());
     }
-    let (_, said, ends) = ABBREVIATIONS.iter().find(|(written, _, _)| *written == lower)?;
+    let (_, said, ends) = ABBREVIATIONS
+        .iter()
+        .find(|(written, _, _)| *written == lower)?;
     let said = match (lower.as_str(), next) {
         // A street's name ends with it; a saint's begins.
         ("st.", next) if next.is_none_or(|n| !n.starts_with(char::is_uppercase)) => "Street",
@@ -162,7 +255,9 @@ fn say_core(core: &str, prev: &str, next: &str) -> String {
     if let Some(unit) = unit_after(&bare(prev), core) {
         return unit;
     }
-    if let Some(money) = CURRENCIES.iter().find(|currency| prev.starts_with(currency.0))
+    if let Some(money) = CURRENCIES
+        .iter()
+        .find(|currency| prev.starts_with(currency.0))
         && MAGNITUDES.contains(&core.to_lowercase().as_str())
     {
         // "$5 million": the sign was before the number.
@@ -221,10 +316,7 @@ fn number(text: &str) -> Option<Number<'_>> {
     let first = count(text);
     let mut end = first;
     let mut integer = text[..first].to_owned();
-    while (1..=3).contains(&first)
-        && text[end..].starts_with(',')
-        && count(&text[end + 1..]) == 3
-    {
+    while (1..=3).contains(&first) && text[end..].starts_with(',') && count(&text[end + 1..]) == 3 {
         integer.push_str(&text[end + 1..end + 4]);
         end += 4;
     }
@@ -233,7 +325,9 @@ fn number(text: &str) -> Option<Number<'_>> {
     if text[end..].starts_with('.') {
         let digits = count(&text[end + 1..]);
         // "1.2.3" is not a decimal.
-        let dotted = text[end + 1 + digits..].strip_prefix('.').is_some_and(|rest| count(rest) > 0);
+        let dotted = text[end + 1 + digits..]
+            .strip_prefix('.')
+            .is_some_and(|rest| count(rest) > 0);
         if digits > 0 && !dotted {
             fraction = Some(&text[end + 1..end + 1 + digits]);
             end += 1 + digits;
@@ -242,12 +336,21 @@ fn number(text: &str) -> Option<Number<'_>> {
     if integer.is_empty() && fraction.is_none() {
         return None;
     }
-    Some(Number { integer, fraction, grouped, rest: &text[end..] })
+    Some(Number {
+        integer,
+        fraction,
+        grouped,
+        rest: &text[end..],
+    })
 }
 
 impl Number<'_> {
     fn value(&self) -> Option<u64> {
-        if self.integer.is_empty() { Some(0) } else { self.integer.parse().ok() }
+        if self.integer.is_empty() {
+            Some(0)
+        } else {
+            self.integer.parse().ok()
+        }
     }
 
     /// In words, read as a quantity.
@@ -277,11 +380,22 @@ impl Number<'_> {
 
 fn say_number(core: &str, prev: &str, next: &str) -> Option<String> {
     for (sign, word) in [
-        ("-", "minus"), ("−", "minus"), ("+", "plus"), ("±", "plus or minus"), ("~", "about"), ("≈", "about"),
-        ("<", "less than"), (">", "more than"), ("≤", "at most"), ("≥", "at least"),
+        ("-", "minus"),
+        ("−", "minus"),
+        ("+", "plus"),
+        ("±", "plus or minus"),
+        ("~", "about"),
+        ("≈", "about"),
+        ("<", "less than"),
+        (">", "more than"),
+        ("≤", "at most"),
+        ("≥", "at least"),
     ] {
         if let Some(rest) = core.strip_prefix(sign) {
-            if sign == "+" && rest.len() >= 7 && rest.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
+            if sign == "+"
+                && rest.len() >= 7
+                && rest.bytes().all(|b| b.is_ascii_digit() || b == b'-')
+            {
                 return Some(format!("plus {}", digits(rest)));
             }
             return say_number(rest, prev, next).map(|said| format!("{word} {said}"));
@@ -296,7 +410,11 @@ fn say_number(core: &str, prev: &str, next: &str) -> Option<String> {
     say_counted(&number, prev, next)
 }
 
-fn say_money(n: Number<'_>, currency: &(&str, &str, &str, &str, &str), next: &str) -> Option<String> {
+fn say_money(
+    n: Number<'_>,
+    currency: &(&str, &str, &str, &str, &str),
+    next: &str,
+) -> Option<String> {
     let (_, one, many, cent, cents) = *currency;
     if let Some(magnitude) = magnitude(n.rest) {
         return Some(format!("{} {magnitude} {many}", n.words()));
@@ -323,7 +441,11 @@ fn say_money(n: Number<'_>, currency: &(&str, &str, &str, &str, &str), next: &st
             Some(match (whole, hundredths) {
                 (_, 0) => format!("{} {whole_unit}", cardinal(whole)),
                 (0, _) => format!("{} {small}", cardinal(hundredths)),
-                _ => format!("{} {whole_unit} and {} {small}", cardinal(whole), cardinal(hundredths)),
+                _ => format!(
+                    "{} {whole_unit} and {} {small}",
+                    cardinal(whole),
+                    cardinal(hundredths)
+                ),
             })
         }
         _ => Some(format!("{} {unit}", n.words())),
@@ -349,7 +471,9 @@ fn say_counted(n: &Number<'_>, prev: &str, next: &str) -> Option<String> {
     if rest.is_empty() {
         return Some(match value {
             Some(day @ 1..=31) if plain && month(prev).is_some() => ordinal(day),
-            Some(day @ 1..=31) if plain && month(next).is_some() => format!("the {} of", ordinal(day)),
+            Some(day @ 1..=31) if plain && month(next).is_some() => {
+                format!("the {} of", ordinal(day))
+            }
             // "1500 meters" counts; "1995" and "1995 was" do not.
             Some(y) if n.is_year() && !counts(next) => year(y),
             _ => n.words(),
@@ -358,7 +482,9 @@ fn say_counted(n: &Number<'_>, prev: &str, next: &str) -> Option<String> {
     if plain && let Some(value) = value {
         match rest {
             "st" | "nd" | "rd" | "th" => return Some(ordinal(value)),
-            "s" | "'s" if n.is_year() && value.is_multiple_of(10) => return Some(plural(&year(value))),
+            "s" | "'s" if n.is_year() && value.is_multiple_of(10) => {
+                return Some(plural(&year(value)));
+            }
             "s" if n.integer.len() == 2 && value.is_multiple_of(10) && value >= 20 => {
                 return Some(plural(&cardinal(value)));
             }
@@ -377,13 +503,21 @@ fn say_counted(n: &Number<'_>, prev: &str, next: &str) -> Option<String> {
         return Some(format!("{} {half}", n.words()));
     }
     if let Some((_, one, many)) = UNITS.iter().find(|(written, _, _)| *written == rest) {
-        return Some(format!("{} {}", n.words(), if n.is_one() { one } else { many }));
+        return Some(format!(
+            "{} {}",
+            n.words(),
+            if n.is_one() { one } else { many }
+        ));
     }
     if let Some(name) = magnitude(rest) {
         return Some(format!("{} {name}", n.words()));
     }
     if let Some((_, one, many, ..)) = CURRENCIES.iter().find(|currency| currency.0 == rest) {
-        return Some(format!("{} {}", n.words(), if n.is_one() { one } else { many }));
+        return Some(format!(
+            "{} {}",
+            n.words(),
+            if n.is_one() { one } else { many }
+        ));
     }
     let mut chars = rest.chars();
     let mark = chars.next()?;
@@ -395,7 +529,9 @@ fn say_counted(n: &Number<'_>, prev: &str, next: &str) -> Option<String> {
             Some(format!("{} by {}", n.words(), say_number(after, "", next)?))
         }
         '.' if after.starts_with(|c: char| c.is_ascii_digit()) => {
-            let parts = after.split('.').map(|part| part.parse::<u64>().ok().map(cardinal));
+            let parts = after
+                .split('.')
+                .map(|part| part.parse::<u64>().ok().map(cardinal));
             let parts: Option<Vec<String>> = parts.collect();
             Some(format!("{} point {}", n.words(), parts?.join(" point ")))
         }
@@ -405,10 +541,14 @@ fn say_counted(n: &Number<'_>, prev: &str, next: &str) -> Option<String> {
 
 /// Whether `next` names things that are counted: a plural, or a unit.
 fn counts(next: &str) -> bool {
-    let verb = ["was", "is", "has", "as", "this", "its", "his", "us", "yes", "does"];
+    let verb = [
+        "was", "is", "has", "as", "this", "its", "his", "us", "yes", "does",
+    ];
     MAGNITUDES.contains(&next)
         || next == "people"
-        || UNITS.iter().any(|(written, _, _)| *written == next && written.len() > 1)
+        || UNITS
+            .iter()
+            .any(|(written, _, _)| *written == next && written.len() > 1)
         || (next.len() > 3 && next.ends_with('s') && !verb.contains(&next))
 }
 
@@ -429,7 +569,10 @@ fn say_time(hour: u64, rest: &str) -> Option<String> {
     }
     let rest = &rest[2..];
     let half = half_day(rest);
-    let seconds = rest.strip_prefix(':').and_then(|s| s.parse::<u64>().ok()).filter(|s| *s < 60);
+    let seconds = rest
+        .strip_prefix(':')
+        .and_then(|s| s.parse::<u64>().ok())
+        .filter(|s| *s < 60);
     if half.is_none() && seconds.is_none() && !rest.is_empty() {
         return None;
     }
@@ -459,22 +602,35 @@ fn say_joined(n: &Number<'_>, after: &str, prev: &str, next: &str) -> Option<Str
         && numeric(d)
         && let (Ok(m @ 1..=12), Ok(d @ 1..=31)) = (m.parse::<usize>(), d.parse::<u64>())
     {
-        return Some(format!("{} {}, {}", capital(MONTHS[m - 1].0), ordinal(d), year(n.value()?)));
+        return Some(format!(
+            "{} {}, {}",
+            capital(MONTHS[m - 1].0),
+            ordinal(d),
+            year(n.value()?)
+        ));
     }
     if numeric(&n.integer) && n.fraction.is_none() && parts.iter().all(|p| numeric(p)) {
         let telephone = parts.len() >= 2 || (n.integer.len() == 3 && parts[0].len() == 4);
         if telephone {
-            let groups: Vec<String> =
-                std::iter::once(n.integer.as_str()).chain(parts.iter().copied()).map(digits).collect();
+            let groups: Vec<String> = std::iter::once(n.integer.as_str())
+                .chain(parts.iter().copied())
+                .map(digits)
+                .collect();
             return Some(groups.join(", "));
         }
     }
     if after.starts_with(|c: char| c.is_ascii_digit()) {
-        let from = if n.is_year() && !counts(next) { year(n.value()?) } else { n.words() };
+        let from = if n.is_year() && !counts(next) {
+            year(n.value()?)
+        } else {
+            n.words()
+        };
         return Some(format!("{from} to {}", say_number(after, prev, next)?));
     }
     // "5-year", "20-something".
-    after.starts_with(char::is_alphabetic).then(|| format!("{} {}", n.words(), say_mixed(after)))
+    after
+        .starts_with(char::is_alphabetic)
+        .then(|| format!("{} {}", n.words(), say_mixed(after)))
 }
 
 /// `3/4`, `24/7`, `3/4/2025`.
@@ -485,8 +641,16 @@ fn say_slashed(n: &Number<'_>, after: &str) -> Option<String> {
         [7] if value == 24 => Some("twenty-four seven".to_owned()),
         [2] if value == 1 => Some("one half".to_owned()),
         [under @ (3 | 4 | 5 | 8 | 10)] if (1..*under).contains(&value) => {
-            let part = if *under == 4 { "quarter".to_owned() } else { ordinal(*under) };
-            Some(format!("{} {part}{}", cardinal(value), if value == 1 { "" } else { "s" }))
+            let part = if *under == 4 {
+                "quarter".to_owned()
+            } else {
+                ordinal(*under)
+            };
+            Some(format!(
+                "{} {part}{}",
+                cardinal(value),
+                if value == 1 { "" } else { "s" }
+            ))
         }
         [under] => Some(format!("{} over {}", cardinal(value), cardinal(*under))),
         // The American order, as most text that models write.
@@ -500,7 +664,10 @@ fn say_slashed(n: &Number<'_>, after: &str) -> Option<String> {
 
 fn capital(word: &str) -> String {
     let mut chars = word.chars();
-    chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
+    chars
+        .next()
+        .map(|c| c.to_uppercase().chain(chars).collect())
+        .unwrap_or_default()
 }
 
 /// `core` as a unit, or a magnitude of money, where a number stands before it.
@@ -508,7 +675,9 @@ fn unit_after(prev: &str, core: &str) -> Option<String> {
     let number = number(prev).filter(|n| n.rest.is_empty())?;
     // Letters that are words of their own ("5 V", "3 s") are too bold a guess, but for the usual ones.
     let bold = core.len() == 1 && !matches!(core, "m" | "g" | "%" | "°");
-    let (_, one, many) = UNITS.iter().find(|(written, _, _)| *written == core && !bold)?;
+    let (_, one, many) = UNITS
+        .iter()
+        .find(|(written, _, _)| *written == core && !bold)?;
     Some(if number.is_one() { one } else { many }.to_string())
 }
 
@@ -517,7 +686,12 @@ fn say_address(core: &str) -> Option<String> {
     let spell = |host: &str| -> Option<String> {
         let parts: Vec<&str> = host.split('.').collect();
         let top = parts.last().filter(|_| parts.len() > 1)?;
-        let fits = |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_');
+        let fits = |part: &&str| {
+            !part.is_empty()
+                && part
+                    .chars()
+                    .all(|c| c.is_alphanumeric() || c == '-' || c == '_')
+        };
         let top = (2..=6).contains(&top.len()) && top.bytes().all(|b| b.is_ascii_lowercase());
         (top && parts.iter().all(fits)).then(|| {
             let parts: Vec<String> = parts.iter().map(|part| say_mixed(part)).collect();
@@ -536,14 +710,25 @@ fn say_address(core: &str) -> Option<String> {
 
 /// A word of letters, digits and marks: parts of one kind, numbers in words.
 fn say_mixed(core: &str) -> String {
-    if core.chars().all(|c| c.is_alphabetic() || c == '\'' || c == '-' || c == '.') {
+    if core
+        .chars()
+        .all(|c| c.is_alphabetic() || c == '\'' || c == '-' || c == '.')
+    {
         return core.to_owned();
     }
     let mut parts: Vec<String> = Vec::new();
     let mut rest = core;
     while let Some(c) = rest.chars().next() {
-        let kind = |c: char| (c.is_ascii_digit(), c.is_alphanumeric() || matches!(c, '\'' | '-' | '.' | ','));
-        let end = rest.char_indices().find(|(_, other)| kind(*other) != kind(c)).map_or(rest.len(), |(at, _)| at);
+        let kind = |c: char| {
+            (
+                c.is_ascii_digit(),
+                c.is_alphanumeric() || matches!(c, '\'' | '-' | '.' | ','),
+            )
+        };
+        let end = rest
+            .char_indices()
+            .find(|(_, other)| kind(*other) != kind(c))
+            .map_or(rest.len(), |(at, _)| at);
         let (part, more) = rest.split_at(end);
         rest = more;
         if c.is_ascii_digit() {

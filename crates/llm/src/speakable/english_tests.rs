@@ -4,7 +4,13 @@ use super::*;
 fn read(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let said: Vec<String> = (0..words.len())
-        .map(|i| say(words[i], i.checked_sub(1).map(|p| words[p]), words.get(i + 1).copied()))
+        .map(|i| {
+            say(
+                words[i],
+                i.checked_sub(1).map(|p| words[p]),
+                words.get(i + 1).copied(),
+            )
+        })
         .filter(|said| !said.is_empty())
         .collect();
     said.join(" ")
@@ -49,7 +55,10 @@ fn dates_and_times() {
         ("2025-03-04", "March fourth, twenty twenty-five"),
         ("3/4/2025", "March fourth, twenty twenty-five"),
         ("Sept. 3", "September third"),
-        ("3:30 3:05 3:00 14:30", "three thirty three oh five three o'clock fourteen thirty"),
+        (
+            "3:30 3:05 3:00 14:30",
+            "three thirty three oh five three o'clock fourteen thirty",
+        ),
         ("3:30pm", "three thirty P M"),
         ("at 5 p.m.", "at five P M."),
         ("5pm", "five P M"),
@@ -60,7 +69,10 @@ fn dates_and_times() {
 #[test]
 fn money_and_percent() {
     check(&[
-        ("$5 $1 $5.50 $0.99", "five dollars one dollar five dollars and fifty cents ninety-nine cents"),
+        (
+            "$5 $1 $5.50 $0.99",
+            "five dollars one dollar five dollars and fifty cents ninety-nine cents",
+        ),
         ("€1,200.00", "one thousand two hundred euros"),
         ("£3.01", "three pounds and one penny"),
         ("$5M", "five million dollars"),
@@ -75,9 +87,15 @@ fn money_and_percent() {
 #[test]
 fn units_beside_and_apart() {
     check(&[
-        ("5km 1km 5 km", "five kilometers one kilometer five kilometers"),
+        (
+            "5km 1km 5 km",
+            "five kilometers one kilometer five kilometers",
+        ),
         ("90 km/h", "ninety kilometers per hour"),
-        ("20°C -3°C", "twenty degrees Celsius minus three degrees Celsius"),
+        (
+            "20°C -3°C",
+            "twenty degrees Celsius minus three degrees Celsius",
+        ),
         ("16GB", "sixteen gigabytes"),
         ("5 minutes", "five minutes"),
         ("I am", "I am"),
@@ -89,10 +107,16 @@ fn ranges_fractions_versions_and_telephones() {
     check(&[
         ("10-20", "ten to twenty"),
         ("1990–1995", "nineteen ninety to nineteen ninety-five"),
-        ("1/2 3/4 2/3 24/7", "one half three quarters two thirds twenty-four seven"),
+        (
+            "1/2 3/4 2/3 24/7",
+            "one half three quarters two thirds twenty-four seven",
+        ),
         ("1.2.3", "one point two point three"),
         ("555-1234", "five five five, one two three four"),
-        ("1920x1080", "one thousand nine hundred twenty by one thousand eighty"),
+        (
+            "1920x1080",
+            "one thousand nine hundred twenty by one thousand eighty",
+        ),
         ("a 5-year plan", "a five year plan"),
     ]);
 }
@@ -105,7 +129,10 @@ fn abbreviations_are_words() {
         ("e.g. this, i.e. that", "for example this, that is that"),
         ("No. 5", "number five"),
         ("No. Never.", "No. Never."),
-        ("St. Peter lives on Main St. today", "Saint Peter lives on Main Street today"),
+        (
+            "St. Peter lives on Main St. today",
+            "Saint Peter lives on Main Street today",
+        ),
         ("the U.S. team", "the U S team"),
         ("w/o", "without"),
     ]);
@@ -119,7 +146,10 @@ fn signs_addresses_and_mixtures() {
         ("ann.lee@example.com", "ann dot lee at example dot com"),
         ("example.com, now", "example dot com, now"),
         ("MP3 GPT-4 3D H2O", "MP three GPT four three D H two O"),
-        ("and/or snake_case #1 #tag", "and or snake case number one tag"),
+        (
+            "and/or snake_case #1 #tag",
+            "and or snake case number one tag",
+        ),
         ("don't well-known U.S", "don't well-known U.S"),
     ]);
 }

@@ -31,7 +31,12 @@ pub struct ClauseRules {
 
 impl Default for ClauseRules {
     fn default() -> Self {
-        Self { first_comma_chars: 10, first_words: 8, first_chars: 32, max_chars: 220 }
+        Self {
+            first_comma_chars: 10,
+            first_words: 8,
+            first_chars: 32,
+            max_chars: 220,
+        }
     }
 }
 
@@ -96,7 +101,10 @@ impl Speakable {
         Self {
             cutter: Cutter::new(rules, english),
             english,
-            place: Place { in_fence: false, mid_line: false },
+            place: Place {
+                in_fence: false,
+                mid_line: false,
+            },
         }
     }
 
@@ -114,7 +122,9 @@ impl Speakable {
     /// The reply has ended; gives what is left.
     pub fn finish(&mut self) -> Vec<Clause> {
         let rest = self.cutter.finish();
-        rest.map(|display| self.speak(display)).into_iter().collect()
+        rest.map(|display| self.speak(display))
+            .into_iter()
+            .collect()
     }
 
     fn speak(&mut self, display: String) -> Clause {
@@ -124,7 +134,11 @@ impl Speakable {
         if !words.is_empty() {
             self.cutter.first = false;
         }
-        Clause { display, spoken, words }
+        Clause {
+            display,
+            spoken,
+            words,
+        }
     }
 }
 
@@ -158,7 +172,11 @@ fn split(cells: &[Cell]) -> Vec<Word> {
                 word.display.end = word.display.end.max(cell.at.end);
             }
             None => {
-                words.push(Word { text: cell.ch.to_string(), display: cell.at.clone(), apart });
+                words.push(Word {
+                    text: cell.ch.to_string(),
+                    display: cell.at.clone(),
+                    apart,
+                });
                 open = true;
             }
         }
@@ -178,16 +196,29 @@ fn say(cells: &[Cell], english: bool) -> (String, Vec<ClauseWord>) {
     let mut map: Vec<ClauseWord> = Vec::new();
     for (index, word) in words.iter().enumerate() {
         let text = if english {
-            let neighbour = |at: Option<usize>| at.and_then(|at| words.get(at)).map(|word| word.text.as_str());
-            english::say(&word.text, neighbour(index.checked_sub(1)), neighbour(Some(index + 1)))
+            let neighbour = |at: Option<usize>| {
+                at.and_then(|at| words.get(at))
+                    .map(|word| word.text.as_str())
+            };
+            english::say(
+                &word.text,
+                neighbour(index.checked_sub(1)),
+                neighbour(Some(index + 1)),
+            )
         } else {
             word.text.clone()
         };
-        let (Some(first), Some(last)) = (text.find(char::is_alphanumeric), text.rfind(char::is_alphanumeric)) else {
+        let (Some(first), Some(last)) = (
+            text.find(char::is_alphanumeric),
+            text.rfind(char::is_alphanumeric),
+        ) else {
             // Only punctuation: part of the word before, as long as there is one.
             if let Some(before) = map.last_mut() {
                 before.display.end = before.display.end.max(word.display.end);
-                let mark = text.chars().next().filter(|c| matches!(c, '.' | ',' | '!' | '?' | ';' | ':'));
+                let mark = text
+                    .chars()
+                    .next()
+                    .filter(|c| matches!(c, '.' | ',' | '!' | '?' | ';' | ':'));
                 if let Some(mark) = mark.filter(|_| spoken.ends_with(char::is_alphanumeric)) {
                     spoken.push(mark);
                 }
@@ -200,7 +231,10 @@ fn say(cells: &[Cell], english: bool) -> (String, Vec<ClauseWord>) {
         let start = spoken.len();
         spoken.push_str(&text);
         let end = start + last + text[last..].chars().next().map_or(0, char::len_utf8);
-        map.push(ClauseWord { spoken: start + first..end, display: word.display.clone() });
+        map.push(ClauseWord {
+            spoken: start + first..end,
+            display: word.display.clone(),
+        });
     }
     (spoken, map)
 }

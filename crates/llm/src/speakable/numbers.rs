@@ -1,11 +1,30 @@
 //! English numbers in words.
 
 const ONES: [&str; 20] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
 ];
-const TENS: [&str; 10] =
-    ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
+const TENS: [&str; 10] = [
+    "", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+];
 const SCALES: [(u64, &str); 5] = [
     (1_000_000_000_000_000, "quadrillion"),
     (1_000_000_000_000, "trillion"),
@@ -80,8 +99,11 @@ pub(super) fn year(n: u64) -> String {
 
 /// `007`: "zero zero seven".
 pub(super) fn digits(text: &str) -> String {
-    let words: Vec<&str> =
-        text.chars().filter_map(|c| c.to_digit(10)).map(|d| ONES[d as usize]).collect();
+    let words: Vec<&str> = text
+        .chars()
+        .filter_map(|c| c.to_digit(10))
+        .map(|d| ONES[d as usize])
+        .collect();
     words.join(" ")
 }
 
@@ -118,8 +140,15 @@ mod tests {
     #[test]
     fn ordinals() {
         for (n, words) in [
-            (1, "first"), (2, "second"), (12, "twelfth"), (20, "twentieth"), (21, "twenty-first"),
-            (100, "one hundredth"), (103, "one hundred third"), (8, "eighth"), (45, "forty-fifth"),
+            (1, "first"),
+            (2, "second"),
+            (12, "twelfth"),
+            (20, "twentieth"),
+            (21, "twenty-first"),
+            (100, "one hundredth"),
+            (103, "one hundred third"),
+            (8, "eighth"),
+            (45, "forty-fifth"),
         ] {
             assert_eq!(ordinal(n), words);
         }
@@ -128,8 +157,12 @@ mod tests {
     #[test]
     fn years() {
         for (n, words) in [
-            (1066, "one thousand sixty-six"), (1905, "nineteen oh five"), (1900, "nineteen hundred"),
-            (1995, "nineteen ninety-five"), (2000, "two thousand"), (2007, "two thousand seven"),
+            (1066, "one thousand sixty-six"),
+            (1905, "nineteen oh five"),
+            (1900, "nineteen hundred"),
+            (1995, "nineteen ninety-five"),
+            (2000, "two thousand"),
+            (2007, "two thousand seven"),
             (2025, "twenty twenty-five"),
         ] {
             assert_eq!(year(n), words);

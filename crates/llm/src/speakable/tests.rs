@@ -10,11 +10,18 @@ fn clauses(text: &str) -> Vec<Clause> {
 }
 
 fn displays(text: &str) -> Vec<String> {
-    clauses(text).into_iter().map(|clause| clause.display).collect()
+    clauses(text)
+        .into_iter()
+        .map(|clause| clause.display)
+        .collect()
 }
 
 fn spoken(text: &str) -> Vec<String> {
-    clauses(text).into_iter().map(|clause| clause.spoken).filter(|spoken| !spoken.is_empty()).collect()
+    clauses(text)
+        .into_iter()
+        .map(|clause| clause.spoken)
+        .filter(|spoken| !spoken.is_empty())
+        .collect()
 }
 
 #[test]
@@ -22,7 +29,12 @@ fn the_first_clause_may_end_at_a_comma_later_ones_at_sentence_ends() {
     let text = "Well, of course, I can help you. First, open the door, then close it. Done";
     assert_eq!(
         displays(text),
-        ["Well, of course, ", "I can help you. ", "First, open the door, then close it. ", "Done"]
+        [
+            "Well, of course, ",
+            "I can help you. ",
+            "First, open the door, then close it. ",
+            "Done"
+        ]
     );
 }
 
@@ -31,7 +43,11 @@ fn a_long_first_clause_ends_before_a_new_phrase() {
     let text = "The river runs slowly through the old green valley and reaches the sea at night. Then it rests.";
     assert_eq!(
         displays(text),
-        ["The river runs slowly through the old green valley ", "and reaches the sea at night. ", "Then it rests."]
+        [
+            "The river runs slowly through the old green valley ",
+            "and reaches the sea at night. ",
+            "Then it rests."
+        ]
     );
 }
 
@@ -58,25 +74,38 @@ fn nothing_is_cut_within_numbers_and_abbreviations() {
 
 #[test]
 fn an_ambiguous_dot_ends_the_sentence_before_a_capital() {
-    assert_eq!(displays("We sell apples, etc. They sell none."), ["We sell apples, ", "etc. ", "They sell none."]);
-    assert_eq!(displays("Is it? No. It is not."), ["Is it? ", "No. ", "It is not."]);
-    assert_eq!(displays("Ok. \"Stop.\" he said. \"Go.\" She went."), ["Ok. ", "\"Stop.\" he said. ", "\"Go.\" ", "She went."]);
+    assert_eq!(
+        displays("We sell apples, etc. They sell none."),
+        ["We sell apples, ", "etc. ", "They sell none."]
+    );
+    assert_eq!(
+        displays("Is it? No. It is not."),
+        ["Is it? ", "No. ", "It is not."]
+    );
+    assert_eq!(
+        displays("Ok. \"Stop.\" he said. \"Go.\" She went."),
+        ["Ok. ", "\"Stop.\" he said. ", "\"Go.\" ", "She went."]
+    );
 }
 
 #[test]
 fn markdown_is_not_spoken() {
-    assert_eq!(spoken("Ok. This is **very *important*** and `simple_code` ~~not~~."), [
-        "Ok.",
-        "This is very important and simple code not."
-    ]);
-    assert_eq!(spoken("# A title\n\n- one\n- two\n1. first\n> quoted"), [
-        "A title.", "one.", "two.", "one, first.", "quoted"
-    ]);
-    assert_eq!(spoken("Ok. See [the *docs*](https://a.b/c d) and ![a cat](x.png)[1]."), [
-        "Ok.",
-        "See the docs and a cat."
-    ]);
-    assert_eq!(spoken("| a | b |\n|---|---|\n| 1 | 2 |\n"), ["a, b.", "one, two."]);
+    assert_eq!(
+        spoken("Ok. This is **very *important*** and `simple_code` ~~not~~."),
+        ["Ok.", "This is very important and simple code not."]
+    );
+    assert_eq!(
+        spoken("# A title\n\n- one\n- two\n1. first\n> quoted"),
+        ["A title.", "one.", "two.", "one, first.", "quoted"]
+    );
+    assert_eq!(
+        spoken("Ok. See [the *docs*](https://a.b/c d) and ![a cat](x.png)[1]."),
+        ["Ok.", "See the docs and a cat."]
+    );
+    assert_eq!(
+        spoken("| a | b |\n|---|---|\n| 1 | 2 |\n"),
+        ["a, b.", "one, two."]
+    );
     assert_eq!(spoken("---\nHi<br>there <b>you</b>"), ["Hithere you"]);
     assert_eq!(spoken("2 * 3 and a*b"), ["two times three and a b"]);
 }
@@ -90,15 +119,30 @@ fn code_blocks_are_shown_and_not_spoken() {
 
 #[test]
 fn addresses_are_read_as_their_host() {
-    assert_eq!(spoken("Ok. Go to https://www.example.com/a/b?c=1. Now."), ["Ok.", "Go to example dot com.", "Now."]);
+    assert_eq!(
+        spoken("Ok. Go to https://www.example.com/a/b?c=1. Now."),
+        ["Ok.", "Go to example dot com.", "Now."]
+    );
     assert_eq!(spoken("Mail <https://x.org> now"), ["Mail x dot org now"]);
 }
 
 #[test]
 fn emoji_are_dropped_and_dashes_pause() {
-    assert_eq!(spoken("Great job 🎉👩‍💻! Thanks 👍🏽"), ["Great job!", "Thanks"]);
-    assert_eq!(spoken("Ok. One—two – three (and four) “five”…"), ["Ok.", "One, two, three, and four, five..."]);
-    assert_eq!(clauses("🎉")[0], Clause { display: "🎉".into(), ..Clause::default() });
+    assert_eq!(
+        spoken("Great job 🎉👩‍💻! Thanks 👍🏽"),
+        ["Great job!", "Thanks"]
+    );
+    assert_eq!(
+        spoken("Ok. One—two – three (and four) “five”…"),
+        ["Ok.", "One, two, three, and four, five..."]
+    );
+    assert_eq!(
+        clauses("🎉")[0],
+        Clause {
+            display: "🎉".into(),
+            ..Clause::default()
+        }
+    );
 }
 
 #[test]
@@ -107,42 +151,93 @@ fn other_languages_keep_their_numbers_and_are_cut_at_their_own_marks() {
     let mut all = speakable.push("你好，我是一个很有用的助手，今天是3月。**再见**！");
     all.extend(speakable.finish());
     let spoken: Vec<_> = all.iter().map(|clause| clause.spoken.as_str()).collect();
-    assert_eq!(spoken, ["你好，我是一个很有用的助手，", "今天是3月。", "再见！"]);
+    assert_eq!(
+        spoken,
+        ["你好，我是一个很有用的助手，", "今天是3月。", "再见！"]
+    );
     let mut german = Speakable::new("de-DE", ClauseRules::default());
-    assert_eq!(german.push("Es kostet 5 Euro. ")[0].spoken, "Es kostet 5 Euro.");
+    assert_eq!(
+        german.push("Es kostet 5 Euro. ")[0].spoken,
+        "Es kostet 5 Euro."
+    );
 }
 
 #[test]
 fn spoken_words_lead_back_to_the_text() {
     let clause = &clauses("It costs **$5.50**, Dr. Lee!")[0..1][0];
     assert_eq!(clause.spoken, "It costs five dollars and fifty cents,");
-    let pairs: Vec<_> =
-        clause.words.iter().map(|w| (&clause.spoken[w.spoken.clone()], &clause.display[w.display.clone()])).collect();
-    assert_eq!(pairs, [("It", "It"), ("costs", "costs"), ("five dollars and fifty cents", "$5.50**,")]);
+    let pairs: Vec<_> = clause
+        .words
+        .iter()
+        .map(|w| {
+            (
+                &clause.spoken[w.spoken.clone()],
+                &clause.display[w.display.clone()],
+            )
+        })
+        .collect();
+    assert_eq!(
+        pairs,
+        [
+            ("It", "It"),
+            ("costs", "costs"),
+            ("five dollars and fifty cents", "$5.50**,")
+        ]
+    );
     // Heard up to "dollars": the price was not heard whole.
     let heard = clause.spoken.find(" and").unwrap();
     assert_eq!(&clause.display[..clause.display_heard(heard)], "It costs");
     assert_eq!(clause.display_heard(0), 0);
-    assert_eq!(clause.display_heard(clause.words[2].spoken.end), clause.display.len());
+    assert_eq!(
+        clause.display_heard(clause.words[2].spoken.end),
+        clause.display.len()
+    );
 }
 
 #[test]
 fn a_text_without_an_end_does_not_grow_for_ever() {
     let text = "word".repeat(5_000);
-    assert!(displays(&text).iter().all(|display| display.len() <= 4 * 220));
+    assert!(
+        displays(&text)
+            .iter()
+            .all(|display| display.len() <= 4 * 220)
+    );
     let sentence = "and so on ".repeat(500);
-    assert!(displays(&sentence).iter().all(|display| display.len() <= 300), "{:?}", displays(&sentence));
+    assert!(
+        displays(&sentence)
+            .iter()
+            .all(|display| display.len() <= 300),
+        "{:?}",
+        displays(&sentence)
+    );
 }
 
 /// Text that is likely to meet the rules.
 fn prose() -> impl Strategy<Value = String> {
     let part = prop_oneof![
-        "[a-zA-Z]{1,8}", Just(" ".to_owned()), Just("\n".to_owned()), Just(". ".to_owned()), Just(", ".to_owned()),
-        Just("```\n".to_owned()), Just("**".to_owned()), Just("[a](b)".to_owned()), Just("[".to_owned()),
-        Just("`".to_owned()), Just("| ".to_owned()), Just("- ".to_owned()), Just("1. ".to_owned()),
-        Just("# ".to_owned()), Just("Dr. ".to_owned()), Just("etc. ".to_owned()), Just("https://a.b/c".to_owned()),
-        "[$€-]?[0-9]{1,5}([.,:/-][0-9]{1,4}){0,2}(km|%|th|s|pm)?", Just("🎉".to_owned()), Just("é。".to_owned()),
-        Just("…\u{200d}—".to_owned()), "\\PC{0,3}", any::<String>(),
+        "[a-zA-Z]{1,8}",
+        Just(" ".to_owned()),
+        Just("\n".to_owned()),
+        Just(". ".to_owned()),
+        Just(", ".to_owned()),
+        Just("```\n".to_owned()),
+        Just("**".to_owned()),
+        Just("[a](b)".to_owned()),
+        Just("[".to_owned()),
+        Just("`".to_owned()),
+        Just("| ".to_owned()),
+        Just("- ".to_owned()),
+        Just("1. ".to_owned()),
+        Just("# ".to_owned()),
+        Just("Dr. ".to_owned()),
+        Just("etc. ".to_owned()),
+        Just("https://a.b/c".to_owned()),
+        "[$€-]?[0-9]{1,5}([.,:/-][0-9]{1,4}){0,2}(km|%|th|s|pm)?",
+        Just("🎉".to_owned()),
+        Just("é。".to_owned()),
+        Just("…\u{200d}—".to_owned()),
+        "\\PC{0,3}",
+        any::<String>(),
     ];
     prop::collection::vec(part, 0..60).prop_map(|parts| parts.concat())
 }

@@ -63,16 +63,32 @@ impl Writer {
     }
 
     fn last(&self) -> Option<char> {
-        self.cells.iter().rev().map(|cell| cell.ch).find(|ch| !ch.is_whitespace())
+        self.cells
+            .iter()
+            .rev()
+            .map(|cell| cell.ch)
+            .find(|ch| !ch.is_whitespace())
     }
 
     /// A pause where a mark stood, unless one is there already; a full stop takes a comma's place.
     fn pause(&mut self, mark: char, at: usize) {
-        while mark == '.' && self.cells.last().is_some_and(|c| c.at.is_empty() && matches!(c.ch, ',' | ' ')) {
+        while mark == '.'
+            && self
+                .cells
+                .last()
+                .is_some_and(|c| c.at.is_empty() && matches!(c.ch, ',' | ' '))
+        {
             self.cells.pop();
         }
-        if self.last().is_some_and(|ch| ch.is_alphanumeric() || matches!(ch, '%' | '°' | '$' | '€' | '\'')) {
-            while self.cells.last().is_some_and(|cell| cell.ch.is_whitespace()) {
+        if self
+            .last()
+            .is_some_and(|ch| ch.is_alphanumeric() || matches!(ch, '%' | '°' | '$' | '€' | '\''))
+        {
+            while self
+                .cells
+                .last()
+                .is_some_and(|cell| cell.ch.is_whitespace())
+            {
                 self.cells.pop();
             }
             self.put(mark, at..at);
@@ -90,7 +106,10 @@ fn write_line(out: &mut Writer, line: &str, at: usize, mid_line: bool, whole: bo
         let indent = text.len() - text.trim_start().len();
         skip(&mut text, indent);
         let bare: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-        let rule = bare.len() >= 3 && ["-", "*", "_", "="].iter().any(|mark| bare.replace(mark, "").is_empty());
+        let rule = bare.len() >= 3
+            && ["-", "*", "_", "="]
+                .iter()
+                .any(|mark| bare.replace(mark, "").is_empty());
         let divider = is_table(text) && bare.chars().all(|c| matches!(c, '|' | '-' | ':'));
         if rule || divider {
             return;
@@ -103,14 +122,22 @@ fn write_line(out: &mut Writer, line: &str, at: usize, mid_line: bool, whole: bo
         if (1..=6).contains(&marks) && text[marks..].starts_with(' ') {
             skip(&mut text, marks + 1);
         }
-        if let Some(bullet) = ["- ", "* ", "+ ", "• ", "– "].into_iter().find(|b| text.starts_with(b)) {
+        if let Some(bullet) = ["- ", "* ", "+ ", "• ", "– "]
+            .into_iter()
+            .find(|b| text.starts_with(b))
+        {
             skip(&mut text, bullet.len());
-            if ["[ ] ", "[x] ", "[X] "].iter().any(|check| text.starts_with(check)) {
+            if ["[ ] ", "[x] ", "[X] "]
+                .iter()
+                .any(|check| text.starts_with(check))
+            {
                 skip(&mut text, 4);
             }
         }
         let number = text.bytes().take_while(u8::is_ascii_digit).count();
-        if (1..=3).contains(&number) && (text[number..].starts_with(". ") || text[number..].starts_with(") ")) {
+        if (1..=3).contains(&number)
+            && (text[number..].starts_with(". ") || text[number..].starts_with(") "))
+        {
             let from = start(text);
             for (offset, ch) in text[..number].char_indices() {
                 out.put(ch, from + offset..from + offset + 1);
@@ -145,7 +172,8 @@ fn write_inline(out: &mut Writer, text: &str, start: usize) {
             '!' if next == Some('[') && link(&rest[1..]).is_some() => {}
             '[' => match link(rest) {
                 Some((label, bytes)) => {
-                    let silent = label.starts_with('^') || label.bytes().all(|b| b.is_ascii_digit());
+                    let silent =
+                        label.starts_with('^') || label.bytes().all(|b| b.is_ascii_digit());
                     if !silent {
                         write_inline(out, label, start + at + 1);
                     }
@@ -174,14 +202,19 @@ fn write_inline(out: &mut Writer, text: &str, start: usize) {
             '`' | '"' | '“' | '”' | '«' | '»' | '„' => {}
             '\'' | '‘' | '’' => {
                 // An apostrophe within or after a word, but no quotation mark.
-                if prev.is_some_and(char::is_alphanumeric) && (next.is_some_and(char::is_alphanumeric) || prev == Some('s')) {
+                if prev.is_some_and(char::is_alphanumeric)
+                    && (next.is_some_and(char::is_alphanumeric) || prev == Some('s'))
+                {
                     out.put('\'', here);
                 }
             }
             '(' | '{' if prev.is_none_or(char::is_whitespace) => out.pause(',', here.start),
             ')' | ']' | '}' => {
                 // "(so), and" and "f(x)" need no pause after them.
-                if next == Some(' ') && out.last().is_some_and(|c| c.is_alphanumeric()) && text[..at].contains(" (") {
+                if next == Some(' ')
+                    && out.last().is_some_and(|c| c.is_alphanumeric())
+                    && text[..at].contains(" (")
+                {
                     out.put(',', here);
                 }
             }
@@ -189,8 +222,14 @@ fn write_inline(out: &mut Writer, text: &str, start: usize) {
             '—' => out.pause(',', here.start),
             '–' | '-' if prev == Some(' ') && next == Some(' ') => {
                 let digits = out.last().is_some_and(|c| c.is_ascii_digit())
-                    && rest[ch.len_utf8()..].trim_start().starts_with(|c: char| c.is_ascii_digit());
-                if digits { out.put('–', here) } else { out.pause(',', here.start) }
+                    && rest[ch.len_utf8()..]
+                        .trim_start()
+                        .starts_with(|c: char| c.is_ascii_digit());
+                if digits {
+                    out.put('–', here)
+                } else {
+                    out.pause(',', here.start)
+                }
             }
             '-' if next == Some('-') || prev == Some('-') => {
                 if next == Some('-') {
@@ -248,7 +287,11 @@ fn link(text: &str) -> Option<(&str, usize)> {
             end?.0 + 1
         }
         Some('[') => after.find(']')? + 1,
-        _ if label.starts_with('^') || (!label.is_empty() && label.bytes().all(|b| b.is_ascii_digit())) => 0,
+        _ if label.starts_with('^')
+            || (!label.is_empty() && label.bytes().all(|b| b.is_ascii_digit())) =>
+        {
+            0
+        }
         _ => return None,
     };
     Some((label, close + 1 + bytes))
@@ -262,13 +305,18 @@ fn tag(text: &str) -> Option<(Option<&str>, usize)> {
         return Some((Some(host), end + 1));
     }
     let name = inner.strip_prefix('/').unwrap_or(inner);
-    name.starts_with(|c: char| c.is_ascii_alphabetic()).then_some((None, end + 1))
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        .then_some((None, end + 1))
 }
 
 /// A web address at the start of `text`: its host, and the bytes of the whole.
 fn address(text: &str) -> Option<(&str, usize)> {
-    let scheme = ["https://", "http://", "www."].into_iter().find(|scheme| text.starts_with(scheme))?;
-    let end = text.find(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"' | ')' | ']' | '*')).unwrap_or(text.len());
+    let scheme = ["https://", "http://", "www."]
+        .into_iter()
+        .find(|scheme| text.starts_with(scheme))?;
+    let end = text
+        .find(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"' | ')' | ']' | '*'))
+        .unwrap_or(text.len());
     let whole = text[..end].trim_end_matches(['.', ',', ';', ':', '!', '?', '\'', '_']);
     let host = whole.get(scheme.len()..)?;
     let host = host.strip_prefix("www.").unwrap_or(host);
