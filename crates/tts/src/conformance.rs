@@ -82,12 +82,16 @@ fn hear(voice: &Voice, text: &str) -> Heard {
     let mut stream = begin(voice);
     stream.say(text).expect("the text is taken");
     stream.finish();
-    Heard { frames: drain(&mut stream) }
+    Heard {
+        frames: drain(&mut stream),
+    }
 }
 
 /// The pieces of an utterance as the voice gives them.
 fn pieces(voice: &Voice, text: &str) -> Vec<Sound> {
-    let mut speech = voice.begin(&Settings::default()).expect("the voice opens an utterance");
+    let mut speech = voice
+        .begin(&Settings::default())
+        .expect("the voice opens an utterance");
     speech.say(text).expect("the text is taken");
     let stop = StopFlag::default();
     std::iter::from_fn(|| speech.next(&stop).expect("the voice speaks")).collect()
@@ -105,7 +109,10 @@ pub fn frames_are_of_one_utterance_and_the_last_is_flagged(voice: &Voice) {
         let heard = hear(voice, text);
         let (last, others) = heard.frames.split_last().expect("an utterance has a frame");
         assert!(last.last, "{text:?}: the last frame is not flagged");
-        assert!(others.iter().all(|f| !f.last), "{text:?}: a frame before the last is flagged");
+        assert!(
+            others.iter().all(|f| !f.last),
+            "{text:?}: a frame before the last is flagged"
+        );
     }
     assert!(hear(voice, SHORT).seconds() > 0.5);
 }
@@ -118,15 +125,24 @@ pub fn words_are_marked_in_order_within_the_sound(voice: &Voice) {
         stream.say(text).expect("the text is taken");
     }
     stream.finish();
-    let heard = Heard { frames: drain(&mut stream) };
+    let heard = Heard {
+        frames: drain(&mut stream),
+    };
     let expected: Vec<String> = [SHORT, LONG].iter().flat_map(|t| words_of(t)).collect();
     let marks = heard.words();
-    assert_eq!(marks.iter().map(|w| w.word.clone()).collect::<Vec<_>>(), expected);
+    assert_eq!(
+        marks.iter().map(|w| w.word.clone()).collect::<Vec<_>>(),
+        expected
+    );
     check_marks(&marks, &[SHORT, LONG], heard.frames.len() as u64 * FRAME);
     for (n, frame) in heard.frames.iter().enumerate() {
         let here = n as u64 * FRAME..(n as u64 + 1) * FRAME;
         let inside = |w: &WordMark| here.contains(&w.start);
-        assert!(frame.words.iter().all(inside), "frame {n} brings words of others: {:?}", frame.words);
+        assert!(
+            frame.words.iter().all(inside),
+            "frame {n} brings words of others: {:?}",
+            frame.words
+        );
     }
 }
 
@@ -134,15 +150,29 @@ pub fn words_are_marked_in_order_within_the_sound(voice: &Voice) {
 pub fn marks_lie_where_the_sound_is(voice: &Voice) {
     let heard = hear(voice, LONG);
     let samples = heard.samples();
-    let marked: Vec<i16> =
-        heard.words().iter().flat_map(|w| samples[w.start as usize..w.end as usize].to_vec()).collect();
+    let marked: Vec<i16> = heard
+        .words()
+        .iter()
+        .flat_map(|w| samples[w.start as usize..w.end as usize].to_vec())
+        .collect();
     let marks = heard.words();
-    let gaps = marks.windows(2).map(|w| w[0].end as usize..w[1].start as usize);
-    let gaps: Vec<i16> = gaps.flat_map(|g: Range<usize>| samples[g].to_vec()).collect();
+    let gaps = marks
+        .windows(2)
+        .map(|w| w[0].end as usize..w[1].start as usize);
+    let gaps: Vec<i16> = gaps
+        .flat_map(|g: Range<usize>| samples[g].to_vec())
+        .collect();
     let (inside, whole) = (level(&marked), level(&samples));
-    assert!(inside >= whole, "words are at {inside}, the whole at {whole}");
+    assert!(
+        inside >= whole,
+        "words are at {inside}, the whole at {whole}"
+    );
     if gaps.len() > 2_400 {
-        assert!(level(&gaps) < inside / 2.0, "gaps are at {}, words at {inside}", level(&gaps));
+        assert!(
+            level(&gaps) < inside / 2.0,
+            "gaps are at {}, words at {inside}",
+            level(&gaps)
+        );
     }
 }
 
@@ -164,7 +194,21 @@ pub fn a_word_however_it_is_spoken_is_marked_once(voice: &Voice) {
 
 /// Nothing to say is no error, and takes hardly any time to listen to.
 pub fn text_without_words_is_silent(voice: &Voice) {
-    for text in ["", " ", "\n\n\t", ".", "...", "?!", "—", "\"\"", ", , ,", "()", "[[]]", "🙂", "🎉 🎉"] {
+    for text in [
+        "",
+        " ",
+        "\n\n\t",
+        ".",
+        "...",
+        "?!",
+        "—",
+        "\"\"",
+        ", , ,",
+        "()",
+        "[[]]",
+        "🙂",
+        "🎉 🎉",
+    ] {
         let heard = hear(voice, text);
         assert!(heard.words().is_empty(), "{text:?}: {:?}", heard.words());
         assert!(heard.seconds() < 0.5, "{text:?}: {} s", heard.seconds());
@@ -203,13 +247,22 @@ pub fn text_added_after_a_pause_goes_on(voice: &Voice) {
     stream.finish();
     let end = drain(&mut stream);
     assert!(end.last().is_some_and(|f| f.last));
-    let marks = |frames: &[SpokenFrame]| frames.iter().flat_map(|f| f.words.clone()).collect::<Vec<_>>();
+    let marks = |frames: &[SpokenFrame]| {
+        frames
+            .iter()
+            .flat_map(|f| f.words.clone())
+            .collect::<Vec<_>>()
+    };
     let (before, after) = (marks(&first), marks(&second));
     assert_eq!(before.len(), after.len());
     assert!(before.iter().all(|w| w.chunk == 0) && after.iter().all(|w| w.chunk == 1));
     assert!(after[0].start >= first.len() as u64 * FRAME);
     let all = [before, after].concat();
-    check_marks(&all, &[SHORT, SHORT], (first.len() + second.len()) as u64 * FRAME);
+    check_marks(
+        &all,
+        &[SHORT, SHORT],
+        (first.len() + second.len()) as u64 * FRAME,
+    );
 }
 
 /// One character more than the limit.
@@ -220,31 +273,42 @@ pub fn a_text_too_long_is_refused_and_harms_nothing(voice: &Voice) {
     // Characters, not bytes.
     let refused = stream.say(&"é".repeat(limit + 1));
     match refused {
-        Err(TtsError::TextTooLong { chars, limit: told }) => assert_eq!((chars, told), (limit + 1, limit)),
+        Err(TtsError::TextTooLong { chars, limit: told }) => {
+            assert_eq!((chars, told), (limit + 1, limit))
+        }
         other => panic!("{other:?}"),
     }
     stream.say(SHORT).expect("the text is taken");
     stream.finish();
-    let heard = Heard { frames: drain(&mut stream) };
+    let heard = Heard {
+        frames: drain(&mut stream),
+    };
     let chunks: Vec<u32> = heard.words().iter().map(|w| w.chunk).collect();
     let words = words_of(SHORT).len();
-    assert_eq!(chunks, [vec![0; words], vec![1; words]].concat(), "the refused text counts as no chunk");
+    assert_eq!(
+        chunks,
+        [vec![0; words], vec![1; words]].concat(),
+        "the refused text counts as no chunk"
+    );
 }
 
-/// A text of just the limit, without a stop in it, begins to sound.
+/// Texts of just the limit, one without a full stop and one without a space, begin to sound.
 pub fn the_longest_text_is_spoken(voice: &Voice) {
     let limit = voice.voice().max_chars;
-    let text: String = "word ".chars().cycle().take(limit).collect();
-    let mut stream = begin(voice);
-    stream.say(&text).expect("the text is taken");
-    stream.finish();
-    let stop = StopFlag::default();
-    let frames: Vec<_> =
-        (0..100).map_while(|_| stream.next(&stop).expect("the voice speaks")).collect();
-    assert_eq!(frames.len(), 100);
-    let heard = Heard { frames };
-    assert!(heard.words().len() > 2);
-    assert!(level(&heard.samples()) > 100.0);
+    for text in ["word ".repeat(limit), "bamboo".repeat(limit)] {
+        let text: String = text.chars().take(limit).collect();
+        let mut stream = begin(voice);
+        stream.say(&text).expect("the text is taken");
+        stream.finish();
+        let stop = StopFlag::default();
+        let frames: Vec<_> = (0..100)
+            .map_while(|_| stream.next(&stop).expect("the voice speaks"))
+            .collect();
+        assert_eq!(frames.len(), 100);
+        let heard = Heard { frames };
+        assert!(!heard.words().is_empty());
+        assert!(level(&heard.samples()) > 100.0);
+    }
 }
 
 /// Twice the same.
@@ -254,11 +318,19 @@ pub fn the_same_text_sounds_the_same(voice: &Voice) {
 
 /// Four sessions in four threads.
 pub fn sessions_at_once_sound_as_alone(voice: &Voice) {
-    let texts = [SHORT, LONG, "One two three four five.", "Something else is said here."];
+    let texts = [
+        SHORT,
+        LONG,
+        "One two three four five.",
+        "Something else is said here.",
+    ];
     let alone: Vec<_> = texts.iter().map(|t| hear(voice, t).frames).collect();
     let together: Vec<_> = std::thread::scope(|scope| {
         let sessions = texts.map(|text| scope.spawn(move || hear(voice, text).frames));
-        sessions.into_iter().map(|s| s.join().expect("the session ends")).collect()
+        sessions
+            .into_iter()
+            .map(|s| s.join().expect("the session ends"))
+            .collect()
     });
     assert!(alone == together);
 }
@@ -283,7 +355,9 @@ pub fn a_pause_between_pulls_changes_nothing(voice: &Voice) {
 /// A stop asked for while the voice computes comes before the text's end; others speak on.
 pub fn a_stop_ends_the_utterance_and_no_other(voice: &Voice) {
     let stop = StopFlag::default();
-    let mut speech = voice.begin(&Settings::default()).expect("the voice opens an utterance");
+    let mut speech = voice
+        .begin(&Settings::default())
+        .expect("the voice opens an utterance");
     for _ in 0..20 {
         speech.say(LONG).expect("the text is taken");
     }
@@ -310,7 +384,10 @@ pub fn a_stop_ends_the_utterance_and_no_other(voice: &Voice) {
         assert!(matches!(end, TtsError::Stopped), "{end}");
         stopper.join().expect("the thread ends");
     });
-    assert!(matches!(speech.next(&stop), Err(TtsError::Stopped)), "a stopped utterance stays stopped");
+    assert!(
+        matches!(speech.next(&stop), Err(TtsError::Stopped)),
+        "a stopped utterance stays stopped"
+    );
     assert!(hear(voice, SHORT).seconds() > 0.5);
 }
 
@@ -330,40 +407,72 @@ pub fn dropped_utterances_leave_the_voice_as_it_was(voice: &Voice) {
 
 /// Speeds, speakers and languages that there are not.
 pub fn settings_out_of_range_are_refused(voice: &Voice) {
-    let speed = |s| Settings { speed: Some(s), ..Settings::default() };
+    let speed = |s| Settings {
+        speed: Some(s),
+        ..Settings::default()
+    };
     for bad in [0.0, 0.49, 2.01, -1.0, f32::NAN, f32::INFINITY] {
         let refused = voice.begin(&speed(bad)).err();
-        assert!(matches!(refused, Some(TtsError::BadSetting(_))), "speed {bad}: {refused:?}");
+        assert!(
+            matches!(refused, Some(TtsError::BadSetting(_))),
+            "speed {bad}: {refused:?}"
+        );
     }
-    let speaker = |s: &str| Settings { speaker: Some(s.to_owned()), ..Settings::default() };
+    let speaker = |s: &str| Settings {
+        speaker: Some(s.to_owned()),
+        ..Settings::default()
+    };
     for bad in ["nobody of this name", "-1", "1000000"] {
         let refused = voice.begin(&speaker(bad)).err();
-        assert!(matches!(refused, Some(TtsError::UnknownSpeaker { .. })), "speaker {bad}: {refused:?}");
+        assert!(
+            matches!(refused, Some(TtsError::UnknownSpeaker { .. })),
+            "speaker {bad}: {refused:?}"
+        );
     }
     assert!(voice.begin(&speaker("0")).is_ok() && voice.begin(&speaker("")).is_ok());
-    let language = |l: &str| Settings { language: Some(l.to_owned()), ..Settings::default() };
+    let language = |l: &str| Settings {
+        language: Some(l.to_owned()),
+        ..Settings::default()
+    };
     for known in &voice.voice().languages {
         assert!(voice.begin(&language(known)).is_ok(), "{known}");
     }
     if !voice.voice().languages.is_empty() {
         let refused = voice.begin(&language("tlh")).err();
-        assert!(matches!(refused, Some(TtsError::BadSetting(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Some(TtsError::BadSetting(_))),
+            "{refused:?}"
+        );
     }
 }
 
 /// Half and double speed, roughly.
 pub fn speed_changes_the_length(voice: &Voice) {
     let seconds = |speed| {
-        let mut stream = begin_with(voice, &Settings { speed: Some(speed), ..Settings::default() });
+        let mut stream = begin_with(
+            voice,
+            &Settings {
+                speed: Some(speed),
+                ..Settings::default()
+            },
+        );
         stream.say(LONG).expect("the text is taken");
         stream.finish();
-        let heard = Heard { frames: drain(&mut stream) };
+        let heard = Heard {
+            frames: drain(&mut stream),
+        };
         assert_eq!(heard.words().len(), words_of(LONG).len());
         heard.seconds()
     };
     let (slow, normal, fast) = (seconds(0.5), seconds(1.0), seconds(2.0));
-    assert!((1.5..2.5).contains(&(slow / normal)), "{slow} s at half speed, {normal} s at full");
-    assert!((1.5..2.8).contains(&(normal / fast)), "{normal} s at full speed, {fast} s at double");
+    assert!(
+        (1.5..2.5).contains(&(slow / normal)),
+        "{slow} s at half speed, {normal} s at full"
+    );
+    assert!(
+        (1.5..2.8).contains(&(normal / fast)),
+        "{normal} s at full speed, {fast} s at double"
+    );
 }
 
 /// Samples from -1 to 1, and where two pieces meet no jump greater than within them.
@@ -371,30 +480,53 @@ pub fn sound_is_within_range_and_does_not_click(voice: &Voice) {
     let pieces = pieces(voice, LONG);
     assert!(pieces.len() > 1, "the whole text came in one piece");
     let all = pieces.iter().flat_map(|p| &p.samples);
-    assert!(all.clone().all(|s| s.is_finite() && (-1.0..=1.0).contains(s)));
-    let inside = |p: &Sound| p.samples.windows(2).map(|w| (w[1] - w[0]).abs()).fold(0.0, f32::max);
+    assert!(
+        all.clone()
+            .all(|s| s.is_finite() && (-1.0..=1.0).contains(s))
+    );
+    let inside = |p: &Sound| {
+        p.samples
+            .windows(2)
+            .map(|w| (w[1] - w[0]).abs())
+            .fold(0.0, f32::max)
+    };
     let greatest = pieces.iter().map(inside).fold(0.0, f32::max);
     for (n, pair) in pieces.windows(2).enumerate() {
         if let (Some(before), Some(after)) = (pair[0].samples.last(), pair[1].samples.first()) {
             let jump = (after - before).abs();
-            assert!(jump <= greatest, "a jump of {jump} after piece {n}, of at most {greatest} within pieces");
+            assert!(
+                jump <= greatest,
+                "a jump of {jump} after piece {n}, of at most {greatest} within pieces"
+            );
         }
     }
 }
 
 fn words_of(text: &str) -> Vec<String> {
-    crate::words::runs(text).map(|w| w.word.to_owned()).collect()
+    crate::words::runs(text)
+        .map(|w| w.word.to_owned())
+        .collect()
 }
 
 fn check_marks(marks: &[WordMark], texts: &[&str], end: u64) {
     for mark in marks {
         let text = texts[mark.chunk as usize];
-        assert_eq!(text.get(mark.text.clone()), Some(mark.word.as_str()), "{mark:?}");
-        assert!(mark.start < mark.end && mark.end <= end, "{mark:?} of {end}");
+        assert_eq!(
+            text.get(mark.text.clone()),
+            Some(mark.word.as_str()),
+            "{mark:?}"
+        );
+        assert!(
+            mark.start < mark.end && mark.end <= end,
+            "{mark:?} of {end}"
+        );
     }
     for pair in marks.windows(2) {
         assert!(pair[0].end <= pair[1].start, "{pair:?} overlap");
         let place = |w: &WordMark| (w.chunk, w.text.start);
-        assert!(place(&pair[0]) < place(&pair[1]), "{pair:?} are out of order");
+        assert!(
+            place(&pair[0]) < place(&pair[1]),
+            "{pair:?} are out of order"
+        );
     }
 }

@@ -368,3 +368,184 @@ impl Normal {
         radius * cosine
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::LazyLock;
+
+    use super::*;
+
+    fn onnx() -> Vec<u8> {
+        let store = duologue_voicepack::VoicepackStore::open_default().unwrap();
+        let pack = store
+            .find("piper-en_US-joe-medium")
+            .unwrap_or_else(|e| panic!("{e}\nThis test needs models: run `duologue models pull`."));
+        std::fs::read(pack.file("en_US-joe-medium.onnx")).unwrap()
+    }
+
+    static ENGINE: LazyLock<Arc<Engine>> =
+        LazyLock::new(|| Arc::new(Engine::load(&onnx(), 2).unwrap()));
+
+    const MANNER: Manner = Manner {
+        speaker: 0,
+        noise: 0.667,
+        duration_noise: 0.8,
+        length: 1.0,
+        seed: 3,
+    };
+
+    /// "Hello world, this is a test." in the ids of an English voice.
+    fn ids() -> Vec<i32> {
+        let letters = [
+            20, 59, 24, 120, 27, 100, 3, 35, 120, 62, 122, 24, 17, 8, 3, 41, 74, 31, 3, 74, 38, 3,
+            50, 3, 32, 120, 61, 31, 32, 10,
+        ];
+        let padded = letters.iter().flat_map(|id| [*id, 0]);
+        [1, 0].into_iter().chain(padded).chain([2]).collect()
+    }
+
+    fn render(steps: &[usize]) -> Vec<f32> {
+        let mut rendering = Rendering::new(&ENGINE, &ids(), MANNER).unwrap();
+        let mut samples = Vec::new();
+        let mut steps = steps.iter().cycle();
+        while rendering.left() > 0 {
+            samples.extend(
+                rendering
+                    .advance(*steps.next().unwrap(), &StopFlag::default())
+                    .unwrap(),
+            );
+        }
+        assert_eq!(samples.len(), rendering.path.len() * ENGINE.hop());
+        samples
+    }
+
+    fn assert_same(a: &[f32], b: &[f32]) {
+        assert_eq!(a.len(), b.len());
+        let peak = a.iter().fold(0.0f32, |m, s| m.max(s.abs()));
+        assert!(peak > 0.1);
+        let difference = a
+            .iter()
+            .zip(b)
+            .map(|(x, y)| (x - y).abs())
+            .fold(0.0f32, f32::max);
+        assert!(
+            difference <= 1e-4 * peak,
+            "differs by {difference}, the peak is {peak}"
+        );
+    }
+
+    #[test]
+    fn sound_in_pieces_is_the_sound_as_a_whole() {
+        let whole = render(&[usize::MAX / 2]);
+        for steps in [&[60, 16, 24, 36, 54, 64][..], &[1], &[7, 90], &[33, 1, 2]] {
+            assert_same(&whole, &render(steps));
+        }
+    }
+
+    #[test]
+    fn no_step_at_a_seam_is_greater_than_in_the_whole() {
+        let jump = |s: &[f32]| {
+            s.windows(2)
+                .map(|w| (w[1] - w[0]).abs())
+                .fold(0.0f32, f32::max)
+        };
+        let whole = render(&[usize::MAX / 2]);
+        let mut rendering = Rendering::new(&ENGINE, &ids(), MANNER).unwrap();
+        let (mut last, mut seams) = (None, Vec::new());
+        while rendering.left() > 0 {
+            let piece = rendering.advance(5, &StopFlag::default()).unwrap();
+            if let (Some(before), Some(after)) = (last, piece.first()) {
+                seams.push(f32::abs(after - before));
+            }
+            last = piece.last().copied().or(last);
+        }
+        assert!(seams.len() > 10);
+        assert!(seams.iter().all(|s| *s <= jump(&whole)));
+    }
+
+    #[test]
+    fn the_parts_do_what_the_whole_graph_does() {
+        let whole = Model::load(graph::whole(&onnx()).unwrap()).unwrap();
+        let mut rendering = Rendering::new(&ENGINE, &ids(), MANNER).unwrap();
+        let (count, frames) = (ids().len(), rendering.path.len());
+        // The same numbers in the same order as the parts get them.
+        let mut random = Normal::new(MANNER.seed);
+        let durations: Vec<f32> = (0..2 * count).map(|_| random.next()).collect();
+        let by_frame: Vec<f32> = (0..frames * rendering.channels)
+            .map(|_| random.next())
+            .collect();
+        let noise = NdTensor::from_data([1, frames, rendering.channels], by_frame)
+            .permuted([0, 2, 1])
+            .to_tensor();
+        let id = |name: &str| whole.node_id(name).unwrap();
+        let output = whole.output_ids()[0];
+        let scales = [MANNER.noise, MANNER.length, MANNER.duration_noise];
+        let output = whole
+            .run_n(
+                vec![
+                    (id("input"), NdTensor::from_data([1, count], ids()).into()),
+                    (id("input_lengths"), NdTensor::from([count as i32]).into()),
+                    (id("scales"), NdTensor::from(scales).into()),
+                    (
+                        whole.input_ids()[3],
+                        NdTensor::from_data([1, 2, count], durations).into(),
+                    ),
+                    (whole.input_ids()[4], noise.into()),
+                ],
+                [output],
+                None,
+            )
+            .unwrap();
+        let [output] = output;
+        let output: Tensor<f32> = output.try_into().unwrap();
+        let parts = rendering
+            .advance(usize::MAX / 2, &StopFlag::default())
+            .unwrap();
+        assert_same(&output.to_vec(), &parts);
+    }
+
+    #[test]
+    fn the_contexts_are_those_of_the_layers() {
+        let contexts: Vec<_> = ENGINE.stages.iter().map(|s| (s.context, s.scale)).collect();
+        // Four layers of the flow, each four convolutions of width 5; then the vocoder, 8 x 8 x 4.
+        assert_eq!(contexts[..4], [(Some(8), 1); 4]);
+        assert_eq!(
+            contexts[4..].iter().map(|c| c.1).collect::<Vec<_>>(),
+            [8, 8, 4]
+        );
+        assert!(
+            contexts[4..].iter().all(|c| c.0.is_some_and(|c| c <= 16)),
+            "{contexts:?}"
+        );
+        assert_eq!(ENGINE.hop(), 256);
+    }
+
+    #[test]
+    fn a_stop_is_seen_between_stages() {
+        let mut rendering = Rendering::new(&ENGINE, &ids(), MANNER).unwrap();
+        let stop = StopFlag::default();
+        stop.stop();
+        assert!(matches!(
+            rendering.advance(100, &stop),
+            Err(TtsError::Stopped)
+        ));
+    }
+
+    #[test]
+    fn noise_is_normally_distributed_and_the_same_for_a_seed() {
+        let draw = |seed| {
+            let mut normal = Normal::new(seed);
+            (0..20_000).map(|_| normal.next()).collect::<Vec<f32>>()
+        };
+        let numbers = draw(1);
+        assert_eq!(numbers, draw(1));
+        assert_ne!(numbers, draw(2));
+        let mean = numbers.iter().sum::<f32>() / 20_000.0;
+        let variance = numbers.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 20_000.0;
+        assert!(
+            mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05,
+            "{mean} {variance}"
+        );
+    }
+}

@@ -429,3 +429,25 @@ fn unspread(graph: &Graph<'_>, value: &str) -> Option<String> {
     let product = graph.made_by(&graph.made_by(value, "Transpose")?.input[0], "MatMul")?;
     Some(graph.made_by(product.input.get(1)?, "Transpose")?.input[0].clone())
 }
+
+/// The graph uncut, but for its random numbers, which are its last two inputs.
+#[cfg(test)]
+pub(super) fn whole(onnx: &[u8]) -> Result<Vec<u8>, String> {
+    let model = ModelProto::parse_buf(onnx).map_err(|e| e.to_string())?;
+    let graph = Graph::new(&model)?;
+    let at = Landmarks::find(&graph)?;
+    let of_frames = graph
+        .of_type("RandomNormalLike")
+        .map(|n| n.output[0].as_str())
+        .find(|n| Some(*n) != at.duration_noise.as_deref())
+        .ok_or("no noise of frames")?;
+    let noises = [
+        at.duration_noise
+            .as_deref()
+            .ok_or("no noise of durations")?,
+        of_frames,
+    ];
+    let part = graph.ancestry(&[graph.output], &noises);
+    let inputs = ["input", "input_lengths", "scales", noises[0], noises[1]];
+    graph.extract(&part, &inputs, &[graph.output])
+}

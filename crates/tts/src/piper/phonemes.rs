@@ -280,3 +280,79 @@ mod data {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn clauses(text: &str) -> Vec<(String, Option<char>)> {
+        let phonemizer = Phonemizer::new("en-us").unwrap();
+        let clauses = phonemizer.clauses(text).unwrap();
+        assert_eq!(
+            clauses,
+            phonemizer.clauses(text).unwrap(),
+            "remembered otherwise than said"
+        );
+        clauses.iter().map(|c| (c.words.join(" "), c.end)).collect()
+    }
+
+    #[test]
+    fn clauses_keep_the_marks_that_end_them() {
+        let found = clauses("Hello there, friend. Are you?");
+        let ends: Vec<_> = found.iter().filter_map(|c| c.1).collect();
+        assert_eq!(ends, [',', '.', '?']);
+        assert_eq!(found[0].0, "həlˈoʊ ðˈɛɹ");
+        assert_eq!(found[1].0, "fɹˈɛnd");
+    }
+
+    #[test]
+    fn commands_in_a_text_are_not_obeyed() {
+        for text in [
+            "hello [[h@l'oU]] there",
+            "hello \u{1}999s there",
+            "hello 🙂 there",
+        ] {
+            let words: Vec<_> = clauses(text).into_iter().map(|c| c.0).collect();
+            assert!(words.concat().starts_with("həlˈoʊ"), "{text:?}: {words:?}");
+            assert!(!words.concat().contains("fˈeɪs"), "{text:?}: {words:?}");
+        }
+    }
+
+    #[test]
+    fn a_language_that_is_not_built_in_is_named() {
+        for unknown in ["xx", "../../etc", ""] {
+            let told = Phonemizer::new(unknown).err().unwrap();
+            assert!(told.contains(unknown), "{told}");
+        }
+    }
+
+    #[test]
+    fn data_that_vanish_are_put_back() {
+        let phonemizer = Phonemizer::new("en-gb").unwrap();
+        let before = phonemizer.clauses("one").unwrap();
+        std::fs::remove_file(phonemizer.folder.join("phontab")).unwrap();
+        assert_eq!(phonemizer.clauses("two").unwrap().len(), before.len());
+    }
+
+    #[test]
+    fn threads_get_the_same_phonemes() {
+        let phonemizer = Phonemizer::new("en-us").unwrap();
+        let texts: Vec<String> = (0..40)
+            .map(|n| format!("Sentence number {n}, said again."))
+            .collect();
+        let alone: Vec<_> = texts
+            .iter()
+            .map(|t| Phonemizer::new("en-us").unwrap().clauses(t).unwrap())
+            .collect();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for (text, expected) in texts.iter().zip(&alone) {
+                        assert_eq!(&phonemizer.clauses(text).unwrap(), expected);
+                    }
+                });
+            }
+        });
+    }
+}

@@ -2,9 +2,9 @@
 //!
 //! The phonemizer gives spoken words, and those are not the text's: "$3.50" is five of them, and some pairs
 //! are spoken as one. If there are as many as words in the text, and none of these holds a digit or sign or
-//! is all capitals, they go one to one. Else each word of the text is phonemized on its own, and the spoken
-//! words are shared out in order so that they differ as little as possible from those. A word that gets none
-//! shares the time of its neighbour. So every word of a text that is spoken has a place, whatever the text.
+//! is all capitals, they go one to one. Else such words are phonemized on their own, and the spoken words are
+//! shared out in order so that they differ as little as possible from these, or from the spelling of the
+//! others. A word that gets none shares the time of the one before it. So every word of a text that is spoken has a place, whatever the text.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -71,8 +71,13 @@ pub(super) fn sentences<E>(
     } else {
         let mut expected = Vec::with_capacity(written.len());
         for word in &written {
-            let alone = phonemize(word.run)?;
-            expected.push(alone.into_iter().flat_map(|c| c.words).collect::<Vec<_>>());
+            // Spelling is near enough to sound to find a plain word by.
+            expected.push(if plain(word) {
+                vec![word.word.to_lowercase()]
+            } else {
+                let alone = phonemize(word.run)?;
+                alone.into_iter().flat_map(|c| c.words).collect()
+            });
         }
         share_out(&spoken, &expected)
     };
@@ -107,9 +112,18 @@ fn assemble(
                 builder.push(' ');
             }
             let start = builder.start();
-            word.chars().for_each(|c| builder.push(c));
-            builder.said = true;
-            places.push((builder.done.len(), start..builder.ids.len()));
+            let sentence = builder.done.len();
+            let mut parted_at = None;
+            for c in word.chars() {
+                // No language has words this long, but texts do.
+                if builder.phonemes >= LONGEST {
+                    parted_at.get_or_insert(builder.ids.len());
+                    builder.finish(false);
+                }
+                builder.push(c);
+                builder.said = true;
+            }
+            places.push((sentence, start..parted_at.unwrap_or(builder.ids.len())));
         }
         match clause.end {
             Some(mark @ (',' | ':' | ';')) => {
@@ -249,64 +263,118 @@ fn place_words(
     sentences
 }
 
-/// Shares out spoken words, in order, to the words of the text: how many each gets. The sum of the edit
-/// distances to what is expected is least, among shares not too far from the expected ones.
+/// Shares out spoken words, in order, to the words of the text: how many each gets. Two or three words that are
+/// spoken as one are given it together: the first gets it, the others none. Among all ways to do so, the sum of
+/// the edit distances to what is expected is least (dynamic programming, in a band around the expected course).
 fn share_out(spoken: &[&str], expected: &[Vec<String>]) -> Vec<usize> {
-    if expected.is_empty() {
-        return Vec::new();
-    }
     let total: usize = expected.iter().map(Vec::len).sum();
     if total == spoken.len() {
         return expected.iter().map(Vec::len).collect();
     }
     let joined: Vec<Vec<char>> = expected.iter().map(|e| sounds(&e.concat())).collect();
     let spoken: Vec<Vec<char>> = spoken.iter().map(|w| sounds(w)).collect();
-    let slack = 8 + total.abs_diff(spoken.len());
-    const FAR: u32 = u32::MAX / 2;
-    // best[j]: least cost of sharing the first j spoken words among the words so far.
-    let mut best = vec![FAR; spoken.len() + 1];
-    best[0] = 0;
-    let mut choices = Vec::with_capacity(expected.len());
+    let slack = (8 + total.abs_diff(spoken.len())).min(MOST_SLACK);
+    let mut rows = vec![Row {
+        first: 0,
+        cells: vec![Cell {
+            cost: 0,
+            words: 0,
+            share: 0,
+        }],
+    }];
     let mut due = 0;
-    for (reference, alone) in joined.iter().zip(expected) {
-        let mut next = vec![FAR; spoken.len() + 1];
-        let mut choice = vec![0usize; spoken.len() + 1];
+    for (i, alone) in expected.iter().enumerate() {
         due += alone.len();
-        let band = due.saturating_sub(slack)..=(due + slack).min(spoken.len());
-        for j in band {
-            let mut sound: Vec<char> = Vec::new();
-            for k in 0..=(alone.len() + 3).min(j) {
-                if k > 0 {
-                    sound.splice(0..0, spoken[j - k].iter().copied());
-                }
-                let before = best[j - k];
-                if before < FAR {
-                    let cost = before + edit_distance(reference, &sound);
-                    if cost < next[j] {
-                        next[j] = cost;
-                        choice[j] = k;
+        let first = due.saturating_sub(slack).min(spoken.len());
+        let last = (due + slack).min(spoken.len());
+        let mut row = Row {
+            first,
+            cells: vec![UNREACHED; last - first + 1],
+        };
+        for j in first..=last {
+            let mut best = UNREACHED;
+            let mut consider = |words: usize, share: usize, reference: &[char], sound: &[char]| {
+                let before = rows[i + 1 - words].cost(j - share);
+                if before < UNREACHED.cost {
+                    let cost = before + edit_distance(reference, sound);
+                    if cost < best.cost {
+                        best = Cell { cost, words, share };
                     }
                 }
+            };
+            let mut sound: Vec<char> = Vec::new();
+            for share in 0..=(alone.len() + 3).min(j) {
+                if share > 0 {
+                    sound.splice(0..0, spoken[j - share].iter().copied());
+                }
+                consider(1, share, &joined[i], &sound);
             }
+            for words in 2..=(i + 1).min(3) {
+                if j > 0 {
+                    consider(
+                        words,
+                        1,
+                        &joined[i + 1 - words..=i].concat(),
+                        &spoken[j - 1],
+                    );
+                }
+            }
+            row.cells[j - first] = best;
         }
-        best = next;
-        choices.push(choice);
+        rows.push(row);
     }
     // Where no way leads to the end, the last word takes what is left.
-    let reached = (0..=spoken.len())
+    let mut j = (0..=spoken.len())
         .rev()
-        .find(|j| best[*j] < FAR)
+        .find(|j| rows.last().is_some_and(|r| r.cost(*j) < UNREACHED.cost))
         .unwrap_or(0);
     let mut shares = vec![0; expected.len()];
-    let mut j = reached;
-    for (share, choice) in shares.iter_mut().zip(&choices).rev() {
-        *share = choice[j];
-        j -= choice[j];
-    }
     if let Some(last) = shares.last_mut() {
-        *last += spoken.len() - reached;
+        *last = spoken.len() - j;
+    }
+    let mut i = expected.len();
+    while let Some(cell) = rows[i].get(j).filter(|c| c.words > 0) {
+        i -= cell.words;
+        shares[i] += cell.share;
+        j -= cell.share;
     }
     shares
+}
+
+/// How far from the expected course a sharing out may stray, spoken words.
+const MOST_SLACK: usize = 200;
+
+/// The best ways to share out some spoken words among the first words of the text.
+struct Row {
+    /// Spoken words that the first cell is about.
+    first: usize,
+    cells: Vec<Cell>,
+}
+
+/// The last step of such a way.
+#[derive(Clone, Copy)]
+struct Cell {
+    /// Of the whole way.
+    cost: u32,
+    /// Words of the text that the step took, and spoken words that they got.
+    words: usize,
+    share: usize,
+}
+
+const UNREACHED: Cell = Cell {
+    cost: u32::MAX / 2,
+    words: 0,
+    share: 0,
+};
+
+impl Row {
+    fn get(&self, spoken: usize) -> Option<Cell> {
+        self.cells.get(spoken.checked_sub(self.first)?).copied()
+    }
+
+    fn cost(&self, spoken: usize) -> u32 {
+        self.get(spoken).unwrap_or(UNREACHED).cost
+    }
 }
 
 /// IPA without stress and length, which depend on the neighbours.
@@ -329,4 +397,226 @@ fn edit_distance(a: &[char], b: &[char]) -> u32 {
         }
     }
     row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// Every letter is a phoneme, whose id is its code point.
+    fn map() -> HashMap<String, Vec<i32>> {
+        let letters = ('a'..='z')
+            .chain(" .,?!:;".chars())
+            .map(|c| (c.to_string(), vec![c as i32]));
+        let marks = [("_", 0), ("^", 1), ("$", 2)].map(|(c, id)| (c.to_owned(), vec![id]));
+        letters.chain(marks).collect()
+    }
+
+    /// Clauses of words, from text such as "hello there. you".
+    fn clauses(text: &str) -> Vec<Clause> {
+        let mut found = Vec::new();
+        for part in text.split_inclusive(['.', ',', '?', '!', ';']) {
+            let end = part.chars().last().filter(|c| !c.is_alphanumeric());
+            let words = part
+                .trim_end_matches(|c: char| !c.is_alphanumeric())
+                .split_whitespace();
+            found.push(Clause {
+                words: words.map(str::to_owned).collect(),
+                end,
+            });
+        }
+        found
+    }
+
+    fn read(text: &str, spoken: &str, alone: &[(&str, &str)]) -> Vec<Sentence> {
+        let phonemize = |word: &str| -> Result<Vec<Clause>, Infallible> {
+            let known = alone.iter().find(|(w, _)| *w == word);
+            Ok(clauses(known.map_or(word, |(_, s)| s)))
+        };
+        sentences(text, &clauses(spoken), &map(), phonemize).unwrap()
+    }
+
+    /// Each word with what is said for it.
+    fn said(text: &str, sentences: &[Sentence]) -> Vec<(String, String)> {
+        let words = sentences
+            .iter()
+            .flat_map(|s| s.words.iter().map(move |w| (s, w)));
+        let of = |s: &Sentence, w: &Place| {
+            let ids = &s.ids[w.ids.start.round() as usize..w.ids.end.round() as usize];
+            ids.iter()
+                .filter(|i| **i > 2)
+                .map(|i| char::from_u32(*i as u32).unwrap())
+                .collect()
+        };
+        words
+            .map(|(s, w)| (text[w.text.clone()].to_owned(), of(s, w)))
+            .collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected
+            .iter()
+            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn phonemes_are_framed_and_padded_as_piper_does() {
+        let sentences = read("Hi, you.", "ai, ju.", &[]);
+        let ids: Vec<i32> = "ai, ju.".chars().flat_map(|c| [c as i32, 0]).collect();
+        assert_eq!(sentences[0].ids, [vec![1, 0], ids, vec![2]].concat());
+        assert_eq!(
+            said("Hi, you.", &sentences),
+            pairs(&[("Hi", "ai"), ("you", "ju")])
+        );
+    }
+
+    #[test]
+    fn each_sentence_is_said_on_its_own() {
+        let sentences = read("One. Two? Three", "wan. tu? sri", &[]);
+        assert_eq!(
+            sentences.iter().map(|s| s.ends).collect::<Vec<_>>(),
+            [true, true, false]
+        );
+        assert_eq!(
+            sentences.iter().map(|s| s.words.len()).collect::<Vec<_>>(),
+            [1, 1, 1]
+        );
+    }
+
+    #[test]
+    fn a_number_takes_all_the_words_that_say_it() {
+        let text = "Pay $3.50 now.";
+        let sentences = read(
+            text,
+            "pei sri dolars fifti sents nau.",
+            &[("$3.50", "sri dolars fifti sents")],
+        );
+        let number = ("3.50", "sri dolars fifti sents");
+        assert_eq!(
+            said(text, &sentences),
+            pairs(&[("Pay", "pei"), number, ("now", "nau")])
+        );
+    }
+
+    #[test]
+    fn words_spoken_as_one_share_its_time() {
+        let text = "Out of the box.";
+        let sentences = read(
+            text,
+            "aut ofthe boks.",
+            &[
+                ("Out", "aut"),
+                ("of", "of"),
+                ("the", "the"),
+                ("box.", "boks"),
+            ],
+        );
+        let said = said(text, &sentences);
+        assert_eq!(said[1], ("of".to_owned(), "of".to_owned()));
+        assert_eq!(said[2], ("the".to_owned(), "the".to_owned()));
+        assert_eq!(said[3], ("box".to_owned(), "boks".to_owned()));
+    }
+
+    #[test]
+    fn words_that_sound_otherwise_in_context_stay_in_their_place() {
+        // Five are spoken where six were expected, and none just as expected.
+        let text = "a 2nd one or two at 5";
+        let alone = [
+            ("2nd", "second"),
+            ("5", "faif"),
+            ("one", "wan"),
+            ("or", "or"),
+            ("two", "tu"),
+            ("at", "at"),
+        ];
+        let sentences = read(text, "a sekond wanor tuu ed faiv", &alone);
+        let said = said(text, &sentences);
+        let names: Vec<_> = said.iter().map(|w| w.0.as_str()).collect();
+        assert_eq!(names, ["a", "2nd", "one", "or", "two", "at", "5"]);
+        assert_eq!(said[1].1, "sekond");
+        assert_eq!(said[4].1, "tuu");
+        assert_eq!(said[6].1, "faiv");
+    }
+
+    #[test]
+    fn a_word_with_a_full_stop_inside_is_marked_up_to_it() {
+        let text = "See baz?x=1 now.";
+        let sentences = read(text, "si baz? eks wan nau.", &[("baz?x=1", "baz? eks wan")]);
+        assert_eq!(sentences.len(), 2);
+        assert_eq!(
+            said(text, &sentences),
+            pairs(&[("See", "si"), ("baz?x=1", "baz"), ("now", "nau")])
+        );
+    }
+
+    #[test]
+    fn nothing_spoken_is_no_sentence() {
+        for (text, spoken) in [("", ""), ("...", "."), ("?!", "?!"), ("word", "")] {
+            assert!(read(text, spoken, &[]).is_empty(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_sentence_without_end_is_parted_between_words() {
+        let text = "longword ".repeat(200);
+        let sentences = read(&text, &text, &[]);
+        assert!(sentences.len() > 1);
+        assert!(sentences.iter().all(|s| s.ids.len() < 2 * LONGEST + 10));
+        assert_eq!(
+            said(&text, &sentences),
+            vec![("longword".to_owned(), "longword".to_owned()); 200]
+        );
+    }
+
+    #[test]
+    fn a_word_without_end_is_parted_too_and_marked_where_it_begins() {
+        let text = format!("see {} now", "a".repeat(1_000));
+        let sentences = read(&text, &text, &[]);
+        assert!(sentences.iter().all(|s| s.ids.len() < 2 * LONGEST + 10));
+        let letters = sentences
+            .iter()
+            .flat_map(|s| &s.ids)
+            .filter(|i| **i == 'a' as i32);
+        assert_eq!(letters.count(), 1_000);
+        let words: Vec<_> = said(&text, &sentences).into_iter().map(|w| w.0).collect();
+        assert_eq!(words.len(), 3);
+        assert!(
+            sentences
+                .iter()
+                .flat_map(|s| &s.words)
+                .all(|w| w.ids.start < w.ids.end)
+        );
+    }
+
+    #[test]
+    fn whatever_is_spoken_each_word_has_a_place_in_order() {
+        let texts = ["a 1 b 2 c", "X Y Z", "1 2 3 4 5 6 7 8 9", "one"];
+        let spokens = [
+            "a",
+            "a b c d e f g h i j k l m n o p q r s t",
+            "zzz zzz",
+            "one two. three, four",
+        ];
+        for text in texts {
+            for spoken in spokens {
+                let sentences = read(text, spoken, &[("1", "wan wan wan wan"), ("2", "")]);
+                let words: Vec<_> = sentences.iter().flat_map(|s| &s.words).collect();
+                assert_eq!(
+                    words.len(),
+                    text.split(' ').count(),
+                    "{text:?} as {spoken:?}"
+                );
+                assert!(words.windows(2).all(|w| w[0].text.end <= w[1].text.start));
+                for sentence in &sentences {
+                    let places = sentence.words.windows(2);
+                    assert!(places.into_iter().all(|w| w[0].ids.end <= w[1].ids.start));
+                    assert!(sentence.words.iter().all(|w| w.ids.start < w.ids.end));
+                }
+            }
+        }
+    }
 }
