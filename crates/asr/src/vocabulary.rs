@@ -67,10 +67,6 @@ impl Vocabulary {
         self.ids.get(token).copied()
     }
 
-    pub(crate) fn token(&self, id: usize) -> Option<&str> {
-        self.tokens.get(id).map(String::as_str)
-    }
-
     /// Whether the model was taught more than English: such models have one token more.
     pub(crate) fn is_multilingual(&self) -> bool {
         const MULTILINGUAL_TOKENS: usize = 51_865;

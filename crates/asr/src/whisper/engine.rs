@@ -57,6 +57,9 @@ pub(crate) struct Engine {
     whisper: Whisper,
     pub mel_bins: usize,
     pub compute: &'static str,
+    /// Of one transcription.
+    pub threads: usize,
+    replicas: usize,
 }
 
 impl Engine {
@@ -74,12 +77,13 @@ impl Engine {
             (Compute::Int8, true) => (ComputeType::INT8_FLOAT16, "int8_float16"),
             (Compute::Float32, _) => (ComputeType::FLOAT32, "float32"),
         };
+        let (threads, replicas) = (threads(options.threads), options.replicas.max(1));
         let config = Config {
             device: if gpu { Device::CUDA } else { Device::CPU },
             compute_type,
             // Each mention of the device is a replica.
-            device_indices: vec![0; options.replicas.max(1)],
-            num_threads_per_replica: threads(options.threads),
+            device_indices: vec![0; replicas],
+            num_threads_per_replica: threads,
             ..Config::default()
         };
         let whisper = Whisper::new(dir, config).map_err(|e| e.to_string())?;
@@ -88,7 +92,19 @@ impl Engine {
             whisper,
             mel_bins,
             compute,
+            threads,
+            replicas,
         })
+    }
+
+    /// Memory that the weights hold, from the size of a file of 16-bit floats.
+    pub(crate) fn bytes(&self, file: u64) -> u64 {
+        let one = match self.compute {
+            "float32" => 2 * file,
+            "float16" => file,
+            _ => file / 2,
+        };
+        one * self.replicas as u64
     }
 
     /// Runs the encoder; half as many states as frames.
@@ -266,7 +282,7 @@ fn floats(view: &StorageView<'_>) -> Result<Vec<f32>, AsrError> {
 }
 
 /// IEEE 754 binary16 to binary32.
-fn half_to_float(half: u16) -> f32 {
+pub(super) fn half_to_float(half: u16) -> f32 {
     let sign = if half & 0x8000 == 0 { 1.0 } else { -1.0 };
     let exponent = i32::from((half >> 10) & 0x1F);
     let fraction = f32::from(half & 0x3FF) / 1024.0;

@@ -6,7 +6,9 @@
 //! are encoded, and states of silence, computed once when the model is loaded, are joined on
 //! ([`tail`]) before decoding.
 
+mod decoder;
 mod engine;
+mod greedy;
 mod span;
 mod tail;
 mod words;
@@ -18,7 +20,9 @@ use std::time::{Duration, Instant};
 use duologue_audio::mel::LogMel;
 use duologue_voicepack::Voicepack;
 
+use self::decoder::{Decoder, Memory};
 use self::engine::{Decoded, Engine, States};
+use self::greedy::Rules;
 use self::tail::Tail;
 use crate::junk::{self, Evidence};
 use crate::vocabulary::Vocabulary;
@@ -70,14 +74,50 @@ pub fn load_dir(
         .len();
     let vocabulary = Vocabulary::read(dir).map_err(&failed)?;
     let engine = Engine::load(dir, options).map_err(&failed)?;
-    let whisper = Whisper::new(name, vocabulary, engine, options, size)?;
+    let own = if engine.compute == "int8" {
+        let decoder = Decoder::read(&model_file, engine.threads).map_err(&failed)?;
+        Some((decoder, Rules::read(dir, &vocabulary).map_err(&failed)?))
+    } else {
+        None
+    };
+    let mel = LogMel::new(engine.mel_bins);
+    let tail = Tail::compute(&engine, &mel)?;
+    let writer = own.map(|(decoder, rules)| Writer {
+        silence: decoder.project(tail.states()),
+        decoder,
+        rules,
+    });
+
+    // English-only models have the multilingual ones' language tokens but were never taught them.
+    let multilingual = vocabulary.is_multilingual();
+    let info = RecognizerInfo {
+        name: name.to_owned(),
+        family: "whisper".to_owned(),
+        multilingual,
+        languages: if multilingual {
+            vocabulary.languages()
+        } else {
+            vec!["en".to_owned()]
+        },
+        compute: engine.compute.to_owned(),
+        replicas: options.replicas.max(1),
+        resident_bytes: engine.bytes(size)
+            + writer.as_ref().map_or(0, |w| w.decoder.bytes() as u64),
+    };
     tracing::info!(
         model = name,
-        compute = whisper.info.compute,
-        replicas = whisper.info.replicas,
+        compute = info.compute,
+        replicas = info.replicas,
         "speech model loaded"
     );
-    Ok(Arc::new(whisper))
+    Ok(Arc::new(Whisper {
+        info,
+        vocabulary,
+        engine,
+        mel,
+        tail,
+        writer,
+    }))
 }
 
 struct Whisper {
@@ -86,60 +126,37 @@ struct Whisper {
     engine: Engine,
     mel: LogMel,
     tail: Tail,
+    /// The decoder of this crate, on a CPU; elsewhere the engine's is used.
+    writer: Option<Writer>,
+}
+
+/// A decoder and what it knows beforehand.
+struct Writer {
+    decoder: Decoder,
+    rules: Rules,
+    /// The tail, projected.
+    silence: Memory,
 }
 
 /// A piece of audio on its way through the model.
 struct Piece {
+    /// Of the speech and the margin.
     states: States,
+    /// The same with the tail joined on; made when the engine needs it.
+    joined: Option<States>,
     /// Seconds of sound in it, margin not counted.
     seconds: f32,
 }
 
-impl Whisper {
-    fn new(
-        name: &str,
-        vocabulary: Vocabulary,
-        engine: Engine,
-        options: &LoadOptions,
-        size: u64,
-    ) -> Result<Self, AsrError> {
-        let mel = LogMel::new(engine.mel_bins);
-        let tail = Tail::compute(&engine, &mel)?;
-        // English-only models have the multilingual ones' language tokens but were never taught them.
-        let multilingual = vocabulary.is_multilingual();
-        let languages = if multilingual {
-            vocabulary.languages()
-        } else {
-            vec!["en".to_owned()]
-        };
-        let replicas = options.replicas.max(1);
-        let info = RecognizerInfo {
-            name: name.to_owned(),
-            family: "whisper".to_owned(),
-            multilingual,
-            languages,
-            compute: engine.compute.to_owned(),
-            replicas,
-            // Files hold 16-bit floats.
-            resident_bytes: replicas as u64
-                * if engine.compute.starts_with("int8") {
-                    size / 2
-                } else if engine.compute == "float32" {
-                    size * 2
-                } else {
-                    size
-                },
-        };
-        Ok(Self {
-            info,
-            vocabulary,
-            engine,
-            mel,
-            tail,
-        })
+impl Piece {
+    fn joined(&mut self, tail: &Tail, avoid: usize) -> &mut States {
+        self.joined
+            .get_or_insert_with(|| tail.join(self.states.clone(), avoid))
     }
+}
 
-    /// Sound to states, `margin` of silence included, with the tail joined on.
+impl Whisper {
+    /// Sound to states, a margin of silence included.
     fn encode(&self, audio: &[f32], timings: &mut Timings) -> Result<Piece, AsrError> {
         let started = Instant::now();
         let frames = tail::frames_for(audio.len());
@@ -150,31 +167,134 @@ impl Whisper {
 
         let started = Instant::now();
         let states = self.engine.encode(mel)?;
-        let states = self.tail.join(states, self.engine.mel_bins);
         timings.encode += started.elapsed();
         Ok(Piece {
             states,
+            joined: None,
             seconds: audio.len() as f32 / SAMPLE_RATE as f32,
         })
     }
 
+    /// The text, with the language in which it is.
     fn decode(
         &self,
         piece: &mut Piece,
-        language: &str,
         options: &Options,
         beam: usize,
-    ) -> Result<Decoded, AsrError> {
-        let language = format!("<|{language}|>");
+        cancel: &Cancel,
+    ) -> Result<(Decoded, String, f32), AsrError> {
         let before = self.prompt(options);
-        let mut prompt: Vec<&str> = before.iter().map(String::as_str).collect();
-        prompt.push("<|startoftranscript|>");
-        if self.info.multilingual {
-            prompt.extend([language.as_str(), "<|transcribe|>"]);
-        }
-        prompt.push("<|notimestamps|>");
         let room = TOKENS + (piece.seconds * TOKENS_PER_SECOND) as usize;
-        self.engine.generate(&mut piece.states, &prompt, beam, room)
+        if let Some(writer) = &self.writer
+            && beam <= 1
+        {
+            return self.write(
+                writer,
+                piece,
+                &before,
+                options.language.as_deref(),
+                room,
+                cancel,
+            );
+        }
+        let states = piece.joined(&self.tail, self.engine.mel_bins);
+        let (language, share) = match (&options.language, self.info.multilingual) {
+            (Some(language), _) => (language.clone(), 1.0),
+            (None, false) => ("en".to_owned(), 1.0),
+            (None, true) => self.engine.detect_language(states)?,
+        };
+        cancel.check()?;
+        let command = self.command(&language);
+        let prompt: Vec<&str> = before.iter().chain(&command).map(String::as_str).collect();
+        Ok((
+            self.engine.generate(states, &prompt, beam, room)?,
+            language,
+            share,
+        ))
+    }
+
+    fn write(
+        &self,
+        writer: &Writer,
+        piece: &Piece,
+        before: &[String],
+        language: Option<&str>,
+        room: usize,
+        cancel: &Cancel,
+    ) -> Result<(Decoded, String, f32), AsrError> {
+        let Writer {
+            decoder,
+            rules,
+            silence,
+        } = writer;
+        let mut memory = decoder.project(&piece.states);
+        memory.extend(
+            silence,
+            self.tail.room_after(piece.states.len()),
+            decoder.width(),
+        );
+        cancel.check()?;
+        let ids = |tokens: &[String]| {
+            tokens
+                .iter()
+                .filter_map(|t| self.vocabulary.id(t))
+                .collect::<Vec<_>>()
+        };
+        let mut writing = decoder.begin(&memory);
+        let mut prompt = ids(before);
+        let begin = prompt.len();
+        prompt.push(
+            self.vocabulary
+                .id("<|startoftranscript|>")
+                .unwrap_or_default(),
+        );
+        let known = match (language, self.info.multilingual) {
+            (Some(language), _) => Some(language),
+            (None, false) => Some("en"),
+            (None, true) => None,
+        };
+        let (after_begin, last, language, share) = if let Some(language) = known {
+            prompt.extend(ids(&self.command(language)[1..]));
+            let mut logits = writing.add(&prompt, &[begin, prompt.len() - 1]);
+            let last = logits.pop().unwrap_or_default();
+            (
+                logits.pop().unwrap_or_default(),
+                last,
+                language.to_owned(),
+                1.0,
+            )
+        } else {
+            let after_begin = writing.add(&prompt, &[begin]).pop().unwrap_or_default();
+            let (language, share) = rules
+                .language(&after_begin)
+                .unwrap_or_else(|| ("en".to_owned(), 0.0));
+            let command = ids(&self.command(&language)[1..]);
+            let last = writing
+                .add(&command, &[command.len() - 1])
+                .pop()
+                .unwrap_or_default();
+            (after_begin, last, language, share)
+        };
+        let decoded = greedy::write(&mut writing, rules, last, room, cancel)?;
+        let no_speech_prob = rules.no_speech_prob(&after_begin);
+        Ok((
+            Decoded {
+                no_speech_prob,
+                ..decoded
+            },
+            language,
+            share,
+        ))
+    }
+
+    /// The tokens that order a transcript.
+    fn command(&self, language: &str) -> Vec<String> {
+        let mut tokens = vec!["<|startoftranscript|>".to_owned()];
+        if self.info.multilingual {
+            tokens.extend([format!("<|{language}|>"), "<|transcribe|>".to_owned()]);
+        }
+        tokens.push("<|notimestamps|>".to_owned());
+        tokens
     }
 
     fn prompt(&self, options: &Options) -> Vec<String> {
@@ -211,13 +331,14 @@ impl Whisper {
         cancel: &Cancel,
     ) -> Result<Transcript, AsrError> {
         let mut out = Transcript {
-            language: options
-                .language
-                .clone()
-                .unwrap_or_else(|| self.only_language().to_owned()),
             language_probability: 1.0,
             ..Transcript::default()
         };
+        options
+            .language
+            .as_deref()
+            .unwrap_or_else(|| self.only_language())
+            .clone_into(&mut out.language);
         let Some(audible) = span::audible(audio) else {
             out.rejected = Some(Junk {
                 reason: Reason::Silence,
@@ -231,12 +352,9 @@ impl Whisper {
         cancel.check()?;
 
         let started = Instant::now();
-        if out.language.is_empty() {
-            (out.language, out.language_probability) =
-                self.engine.detect_language(&mut piece.states)?;
-            cancel.check()?;
-        }
-        let mut decoded = self.decode(&mut piece, &out.language, options, options.beam)?;
+        let (mut decoded, language, share) =
+            self.decode(&mut piece, options, options.beam, cancel)?;
+        (out.language, out.language_probability) = (language.clone(), share);
         let mut text = self.vocabulary.text(&decoded.ids);
         let mut reason = junk::reason(&Self::evidence(&decoded, &text, piece.seconds));
         let doubted = match reason {
@@ -247,7 +365,11 @@ impl Whisper {
         if doubted && !options.partial {
             cancel.check()?;
             out.timings.second_try = true;
-            let again = self.decode(&mut piece, &out.language, options, SECOND_BEAM)?;
+            let options = Options {
+                language: Some(language),
+                ..options.clone()
+            };
+            let (again, ..) = self.decode(&mut piece, &options, SECOND_BEAM, cancel)?;
             let again_text = self.vocabulary.text(&again.ids);
             let again_reason = junk::reason(&Self::evidence(&again, &again_text, piece.seconds));
             if again_reason.is_none()
@@ -313,9 +435,8 @@ impl Whisper {
             start.push(token("<|transcribe|>")?);
         }
         let frames = (piece.seconds * 100.0) as usize;
-        let alignment = self
-            .engine
-            .align(&mut piece.states, &start, &text, frames)?;
+        let states = piece.joined(&self.tail, self.engine.mel_bins);
+        let alignment = self.engine.align(states, &start, &text, frames)?;
         Ok(words::words(
             &self.vocabulary,
             &text,

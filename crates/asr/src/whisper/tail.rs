@@ -60,11 +60,20 @@ impl Tail {
         Ok(Self(states))
     }
 
+    /// The tail itself, its last state that of the window's end.
+    pub(super) fn states(&self) -> &States {
+        &self.0
+    }
+
+    /// How many of the tail's states follow `len` states of speech: the last ones, as far as the window goes.
+    pub(super) fn room_after(&self, len: usize) -> usize {
+        (WINDOW_FRAMES / 2).saturating_sub(len).min(self.0.len())
+    }
+
     /// Joins the tail to the states of speech. The engine takes as many vectors as there are mel bins for a mel
     /// spectrogram, so there are never exactly `avoid`.
     pub(super) fn join(&self, mut states: States, avoid: usize) -> States {
-        let room = WINDOW_FRAMES / 2 - states.len().min(WINDOW_FRAMES / 2);
-        let joined = self.0.len().min(room);
+        let joined = self.room_after(states.len());
         let first = self.0.len() - joined;
         states
             .data

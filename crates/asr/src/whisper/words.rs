@@ -162,11 +162,21 @@ mod tests {
         let words = words(&vocabulary(), &[0, 1, 2, 3, 4, 5], "en", &alignment, 1.5);
         let times: Vec<_> = words
             .iter()
-            .map(|w| (w.text.as_str(), w.start, w.end))
+            .map(|w| {
+                (
+                    w.text.as_str(),
+                    (w.start * 100.0).round(),
+                    (w.end * 100.0).round(),
+                )
+            })
             .collect();
         assert_eq!(
             times,
-            [("the", 0.0, 0.2), ("café,", 0.2, 0.9), ("and", 0.9, 1.5)]
+            [
+                ("the", 0.0, 20.0),
+                ("café,", 20.0, 90.0),
+                ("and", 90.0, 150.0)
+            ]
         );
         assert!((words[1].probability - 0.7).abs() < 1e-6);
     }
