@@ -105,4 +105,3 @@ impl<O: Outbound> Driver<O> {
             .unwrap_or_default()
     }
 }
-}
