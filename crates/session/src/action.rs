@@ -65,7 +65,8 @@ pub enum Action {
         /// The generation.
         reply: ReplyId,
     },
-    /// Stop writing frames of this reply at once; keep what was not sent, and the last
+    /// Stop writing frames of this reply at once. Comes, as [`Action::Duck`], [`Action::Resume`] and
+    /// [`Action::Stop`] do, only after the reply's first [`Action::Speak`]. Keep what was not sent, and the last
     /// [`crate::InterruptionConfig::max_rewind`] of what was.
     Pause {
         /// The generation.

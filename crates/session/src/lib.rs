@@ -4,10 +4,22 @@
 //! transcribing, thinking, speaking) is outside, and what remains is a plain value that is told what happened and
 //! when, and says what to do:
 //!
-//! ```ignore
-//! session.handle(at, event);
-//! while let Some(action) = session.poll() { /* do it */ }
-//! let wake_me = session.deadline(); // then handle(at, Event::Tick), if nothing else came
+//! ```
+//! use duologue_session::{Action, Config, Event, Session};
+//! use std::time::Duration;
+//!
+//! let mut session = Session::new("seed", Config::default());
+//! let at = Duration::from_millis(1_260);
+//! session.handle(at, Event::SpeechStarted { onset: Duration::from_millis(1_200) });
+//! while let Some(action) = session.poll() {
+//!     match action {
+//!         Action::Emit(notice) => println!("tell the client: {notice:?}"),
+//!         other => println!("do: {other:?}"),
+//!     }
+//! }
+//! // If nothing else comes: handle(at, Event::Tick) then.
+//! let wake_me = session.deadline();
+//! # assert!(wake_me.is_some());
 //! ```
 //!
 //! There is no I/O, no clock and no randomness in here. `at` is audio time since the session's start; the same

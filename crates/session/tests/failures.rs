@@ -246,3 +246,15 @@ fn a_recognizer_that_fails_is_told_and_the_next_turn_is_answered() {
     world.deaf_recognizer = false;
     recovers(&mut world);
 }
+
+#[test]
+fn a_voice_that_ends_before_its_text_has_failed() {
+    let mut world = asked();
+    world.latency.next_clause = ms(5_000);
+    world.run_until_speaking();
+    let reply = world.session.reply().unwrap();
+    world.run_for(ms(300));
+    world.tell(Event::AudioEnded { reply });
+    assert_eq!(failure(&world), ErrorCode::VoiceFailed);
+    recovers(&mut world);
+}

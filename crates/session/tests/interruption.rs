@@ -368,9 +368,17 @@ fn a_user_who_goes_on_during_thinking_extends_the_same_message() {
 #[test]
 fn a_cough_during_thinking_does_not_throw_the_reply_away() {
     let mut world = World::new(Config::default());
-    world.latency.first_clause = ms(1_500);
+    world.latency.first_clause = ms(700);
     world.says(ms(500), ms(1_000), "tell me a story");
-    world.noise(ms(2_200), ms(250));
+    world.noise(ms(2_200), ms(400));
+    world.run_until(ms(2_700));
+    assert!(
+        world.frames.is_empty(),
+        "the first clause came, and is held"
+    );
+    let speak = world.when(|a| matches!(a, Action::Speak { .. })).unwrap();
+    let pause = world.when(|a| matches!(a, Action::Pause { .. })).unwrap();
+    assert_eq!(speak, pause, "held as soon as there is something to hold");
     world.run_until(ms(20_000));
     assert_eq!(world.count(|a| matches!(a, Action::Prompt { .. })), 1);
     assert_eq!(world.count(|a| matches!(a, Action::CancelPrompt { .. })), 0);
@@ -547,4 +555,14 @@ fn pause_while_thinking_holds_the_coming_reply() {
     world.tell(Event::Control(Control::Resume));
     world.run_until(ms(30_000));
     assert_eq!(world.outcomes()[0].status, ReplyStatus::Completed);
+}
+
+#[test]
+fn one_word_so_far_is_not_enough_but_one_word_in_all_is() {
+    let (mut world, now) = speaking(Config::default());
+    world.says(now, ms(450), "why");
+    world.run_until(now + ms(540));
+    assert_eq!(evidence(&world), []);
+    world.run_until(now + ms(5_000));
+    assert_eq!(evidence(&world), [(true, Evidence::Words)]);
 }

@@ -4,8 +4,8 @@
 mod support;
 
 use duologue_session::{
-    Action, Clause, Config, ConfigPatch, Control, EndReason, Event, Limits, Notice, ReplyStatus,
-    State, TurnDetection,
+    Action, Clause, Config, Control, EndReason, Event, Limits, Notice, ReplyStatus, State,
+    TurnDetection,
 };
 use std::time::Duration;
 use support::{World, ms};
@@ -44,10 +44,7 @@ fn an_idle_session_is_warned_and_ends() {
 fn activity_of_any_kind_keeps_it_alive() {
     let mut world = World::new(Config::default());
     for n in 1..8 {
-        world.at(
-            secs(200 * n),
-            Event::Configure(Box::new(ConfigPatch::default())),
-        );
+        world.at(secs(200 * n), Event::Configure(Box::default()));
     }
     world.says(secs(1_550), secs(2), "still here are you");
     world.run_until(secs(1_800));

@@ -28,7 +28,7 @@ impl Session {
         self.barged_while_audible = self.state == State::Speaking;
         let softly = self.config.interruption.at_onset == AtOnset::Duck
             || reply.retractions >= PATIENT_AFTER;
-        let action = if reply.paused || !reply.is_spoken() {
+        let action = if reply.paused || !reply.has_voice() {
             reply.paused = true;
             None
         } else if softly && self.state == State::Speaking {
@@ -205,7 +205,7 @@ impl Session {
         reply.ducked = false;
         reply.reminded = false;
         reply.touch(now);
-        if reply.is_spoken() {
+        if reply.has_voice() {
             let id = reply.id;
             self.act(Action::Resume {
                 reply: id,

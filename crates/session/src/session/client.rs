@@ -51,7 +51,7 @@ impl Session {
         let id = reply.id;
         if !reply.paused {
             reply.paused = true;
-            if reply.is_spoken() {
+            if reply.has_voice() {
                 self.act(Action::Pause { reply: id });
             }
         }

@@ -4,6 +4,7 @@
 
 mod barging;
 mod client;
+mod committing;
 mod ending;
 mod hearing;
 mod reply;

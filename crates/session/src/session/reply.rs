@@ -92,6 +92,11 @@ impl Reply {
         self.options.modality == Modality::Audio
     }
 
+    /// The voice has been given something to say: there is something to pause, resume and stop.
+    pub fn has_voice(&self) -> bool {
+        self.is_spoken() && self.ledger.clauses() > 0
+    }
+
     /// The writer has nothing to send.
     pub fn is_starved(&self) -> bool {
         self.ledger.playout.position() >= self.ledger.received()

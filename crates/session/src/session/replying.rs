@@ -54,8 +54,7 @@ impl Session {
             reply: reply.id,
             options: Box::new(reply.options.clone()),
         };
-        let id = reply.id;
-        let (held, spoken) = (self.is_held(), reply.is_spoken());
+        let held = self.is_held();
         self.reply = Some(Reply {
             paused: held,
             prompted: reply.source == Source::Given,
@@ -64,9 +63,6 @@ impl Session {
         self.go(Trigger::ReplyWanted);
         self.tell(notice);
         if held {
-            if spoken {
-                self.act(Action::Pause { reply: id });
-            }
             self.go(Trigger::ReplyHeld);
         }
     }
@@ -138,6 +134,7 @@ impl Session {
             return;
         };
         let number = reply.ledger.add(clause);
+        let paused = reply.paused;
         if reply.is_spoken() {
             if let Some(clause_number) = number {
                 if !reply.voice_owes {
@@ -149,6 +146,10 @@ impl Session {
                     clause: clause_number,
                     text: clause.spoken.clone(),
                 });
+                if clause_number == 0 && paused {
+                    // It was held before there was anything to hold.
+                    self.act(Action::Pause { reply: id });
+                }
             }
         } else if !clause.display.is_empty() {
             reply.told = reply.ledger.text().len();
@@ -264,7 +265,7 @@ impl Session {
         reply.text_ended = true;
         reply.finish = Some(finish);
         reply.usage = usage;
-        if reply.is_spoken() && reply.ledger.clauses() > 0 {
+        if reply.has_voice() {
             reply.voice_owes = true;
             reply.voice_seen = now;
             self.act(Action::EndSpeech { reply: id });
@@ -310,8 +311,12 @@ impl Session {
         let Some(reply) = self.current(id) else {
             return;
         };
-        if !reply.text_ended || reply.ledger.has_ended() {
+        if !reply.has_voice() || reply.ledger.has_ended() {
             return self.stale();
+        }
+        if !reply.text_ended {
+            let message = "the voice ended before its text".to_owned();
+            return self.fail_reply(ErrorCode::VoiceFailed, message);
         }
         reply.ledger.audio_ended();
         reply.voice_owes = false;
@@ -445,7 +450,7 @@ impl Session {
         if !reply.text_ended && reply.prompted {
             self.act(Action::CancelPrompt { reply: id });
         }
-        if !said && reply.ledger.clauses() > 0 {
+        if !said && reply.has_voice() {
             self.act(Action::Stop { reply: id });
             if reply.has_sounded() {
                 self.tell(Notice::PlaybackCleared { reply: id });

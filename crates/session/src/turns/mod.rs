@@ -46,3 +46,82 @@ pub(crate) fn judge(overlap: &Overlap, config: &InterruptionConfig) -> Verdict {
         })
         .unwrap_or_else(|| duration::vote(overlap, config))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlap(words: &str, is_final: bool) -> Overlap {
+        Overlap {
+            voiced: Duration::from_millis(800),
+            silent_for: is_final.then_some(Duration::from_millis(250)),
+            words: Some(words.to_owned()),
+            is_final,
+            own: "the old harbour opens every morning at seven".to_owned(),
+            remaining: None,
+        }
+    }
+
+    fn verdict(words: &str, is_final: bool) -> Verdict {
+        judge(&overlap(words, is_final), &InterruptionConfig::default())
+    }
+
+    #[test]
+    fn words_that_decide() {
+        for (words, expected) in [
+            ("", Verdict::Retract(Evidence::NoWords)),
+            ("Mhm.", Verdict::Retract(Evidence::Backchannel)),
+            (
+                "Yeah, right, of course.",
+                Verdict::Retract(Evidence::Backchannel),
+            ),
+            ("Stop!", Verdict::Confirm(Evidence::Command)),
+            ("Hold on a second", Verdict::Confirm(Evidence::Command)),
+            ("okay but why", Verdict::Confirm(Evidence::Words)),
+            ("opens every morning", Verdict::Retract(Evidence::OwnSpeech)),
+            (
+                "opens every morning but not today does it",
+                Verdict::Confirm(Evidence::Words),
+            ),
+            ("seven", Verdict::Confirm(Evidence::Words)),
+        ] {
+            assert_eq!(verdict(words, true), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn words_that_may_become_something_else_are_waited_for() {
+        for words in ["", "I", "of", "all", "harbour", "harbour opens", "mhm"] {
+            let verdict = verdict(words, false);
+            let waits = matches!(
+                verdict,
+                Verdict::Wait(_) | Verdict::Retract(Evidence::OwnSpeech)
+            );
+            assert!(waits, "{words}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_is_never_put_off_for_ever() {
+        let config = InterruptionConfig::default();
+        for words in [None, Some(""), Some("mhm"), Some("why")] {
+            for silent in [false, true] {
+                let mut overlap = Overlap {
+                    words: words.map(str::to_owned),
+                    ..Overlap::default()
+                };
+                let mut waited = Duration::ZERO;
+                while let Verdict::Wait(time) = judge(&overlap, &config) {
+                    assert!(!time.is_zero());
+                    waited += time;
+                    if silent {
+                        *overlap.silent_for.get_or_insert_default() += time;
+                    } else {
+                        overlap.voiced += time;
+                    }
+                    assert!(waited <= config.decide_within * 2, "{words:?}");
+                }
+            }
+        }
+    }
+}

@@ -47,7 +47,8 @@ pub(crate) fn vote(overlap: &Overlap, config: &InterruptionConfig) -> Option<Ver
             .is_final
             .then_some(Verdict::Retract(Evidence::TooShort));
     }
-    if content >= config.min_words.max(1) {
+    // Of words still being spoken the last may be half heard, or none: one more is asked for.
+    if content >= config.min_words.max(1) + usize::from(!overlap.is_final) {
         return Some(Verdict::Confirm(Evidence::Words));
     }
     overlap

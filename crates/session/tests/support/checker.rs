@@ -65,11 +65,20 @@ impl Checker {
             Action::Pause { reply } => {
                 let known = self.live(*reply, action);
                 assert!(!known.paused, "paused twice");
+                assert!(known.clauses > 0, "nothing to pause");
                 known.paused = true;
             }
-            Action::Resume { reply, .. } => self.live(*reply, action).paused = false,
+            Action::Resume { reply, .. } => {
+                let known = self.live(*reply, action);
+                assert!(known.clauses > 0, "nothing to resume");
+                known.paused = false;
+            }
             Action::Duck { reply } => assert!(!self.live(*reply, action).paused),
-            Action::Stop { reply } => self.live(*reply, action).stopped = true,
+            Action::Stop { reply } => {
+                let known = self.live(*reply, action);
+                assert!(known.clauses > 0, "nothing to stop");
+                known.stopped = true;
+            }
             Action::Emit(notice) => self.notice(notice),
             Action::Close { .. } => {
                 assert_eq!(self.state, Some(State::Ended));
