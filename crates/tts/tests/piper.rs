@@ -89,6 +89,19 @@ fn three_speakers(folder: &Path) -> Voicepack {
     let onnx = std::fs::read(single.dir.join("en_US-joe-medium.onnx")).unwrap();
     let mut model = ModelProto::parse_buf(&onnx).unwrap();
     let graph = model.graph.as_mut().unwrap();
+    // In this voice a weight has the name that is the speaker's elsewhere.
+    for node in &mut graph.node {
+        for input in node.input.iter_mut().filter(|i| *i == "sid") {
+            *input = "phoneme vectors".to_owned();
+        }
+    }
+    for weight in graph
+        .initializer
+        .iter_mut()
+        .filter(|w| w.name.as_deref() == Some("sid"))
+    {
+        weight.name = Some("phoneme vectors".to_owned());
+    }
     let first = graph
         .node
         .iter()

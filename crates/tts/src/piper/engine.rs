@@ -138,7 +138,8 @@ impl Encoder {
             ids: node(&model, "input")?,
             lengths: node(&model, "input_lengths")?,
             scales: node(&model, "scales")?,
-            speaker: model.find_node("sid"),
+            // Asked of the graph, since in some voices a weight has this name.
+            speaker: part.speaker.then(|| node(&model, "sid")).transpose()?,
             noise: part.noise.map(|n| node(&model, &n)).transpose()?,
             outputs: [
                 node(&model, &part.durations)?,

@@ -22,6 +22,8 @@ pub(super) struct EncoderPart {
     pub onnx: Vec<u8>,
     /// Noise of the duration predictor, `[1, 2, phonemes]`; absent in voices with a deterministic one.
     pub noise: Option<String>,
+    /// Whether the speaker is an input, `sid`.
+    pub speaker: bool,
     /// Frames of each phoneme, `[1, 1, phonemes]`.
     pub durations: String,
     /// `[1, channels, phonemes]`.
@@ -216,6 +218,7 @@ impl<'a> Graph<'a> {
         Ok(EncoderPart {
             onnx: self.extract(&part, &inputs, &outputs)?,
             noise: at.duration_noise.clone(),
+            speaker: part.inputs.contains("sid"),
             durations: at.durations.clone(),
             mean: at.mean.clone(),
             log_deviation: at.log_deviation.clone(),
