@@ -11,6 +11,7 @@
 //! polyphase interpolation; J. F. Kaiser's window for the design.
 
 use std::f64::consts::PI;
+use std::sync::Arc;
 
 /// Half the filter's length, in samples of the lower of the two rates: 2 ms at
 /// 16 kHz, 4 ms at 8 kHz.
@@ -59,7 +60,7 @@ pub struct Resampler {
     step: usize,
     taps: usize,
     /// `[phases][taps]`; empty when the rates are equal.
-    table: Vec<f32>,
+    table: Arc<[f32]>,
     /// Input not yet passed, beginning with the first tap of the next output.
     history: Vec<f32>,
     phase: usize,
@@ -71,8 +72,9 @@ pub struct Resampler {
 }
 
 impl Resampler {
-    /// A resampler between two rates in Hz. The filter takes about a
-    /// millisecond to compute for 44.1 or 22.05 kHz, microseconds otherwise.
+    /// A resampler between two rates in Hz. The filter takes a millisecond or
+    /// more to compute for 11.025, 22.05 or 44.1 kHz, microseconds otherwise;
+    /// clones share it, so keep one and clone it for each stream.
     pub fn new(from: u32, to: u32) -> Result<Resampler, ResampleError> {
         for rate in [from, to] {
             if rate == 0 || rate > 1_000_000 {
@@ -87,7 +89,7 @@ impl Resampler {
             .next_multiple_of(4);
         let taps = 2 * half;
         let table = match from == to {
-            true => Vec::new(),
+            true => Arc::from([]),
             false if phases.saturating_mul(taps) > MAX_TABLE => {
                 return Err(ResampleError::Ratio { from, to });
             }
@@ -214,7 +216,7 @@ fn output_len(received: u64, from: u32, to: u32) -> u64 {
 
 /// Taps for every position p/L after an input sample: tap j lies on the input
 /// sample j + 1 - half from it. `band` is the lower rate over the input rate.
-fn filter_table(phases: usize, half: usize, band: f64) -> Vec<f32> {
+fn filter_table(phases: usize, half: usize, band: f64) -> Arc<[f32]> {
     let cutoff = 2.0 * CUTOFF * band;
     let mut table = Vec::with_capacity(phases * half * 2);
     let mut row = vec![0.0f64; half * 2];
@@ -228,7 +230,7 @@ fn filter_table(phases: usize, half: usize, band: f64) -> Vec<f32> {
         let sum: f64 = row.iter().sum();
         table.extend(row.iter().map(|tap| (tap / sum) as f32));
     }
-    table
+    table.into()
 }
 
 fn sinc(x: f64) -> f64 {

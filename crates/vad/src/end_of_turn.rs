@@ -68,8 +68,7 @@ impl EndOfTurn {
         let shared = &*self.shared;
         let mel = shared.mel.compute(&prepare(samples));
         let features = NdTensor::from_data([1, BINS, FRAMES], mel.data);
-        let mut options = RunOptions::default();
-        options.thread_pool = Some(Arc::clone(&shared.pool));
+        let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&shared.pool)));
         let [output] = shared
             .model
             .run_n(

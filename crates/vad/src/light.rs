@@ -2,7 +2,8 @@
 //!
 //! Earshot: a small neural network over spectral features, compiled in, about
 //! 40 times cheaper than Silero. For many sessions on few cores, and where no
-//! model file is to be had.
+//! model file is to be had. It takes music and some loud noise for speech, which
+//! Silero does not; [`Aggressiveness::Strict`] copes with noise, nothing with music.
 
 use duologue_audio::pcm;
 
