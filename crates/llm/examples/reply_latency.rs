@@ -62,28 +62,37 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for question in QUESTIONS {
         messages.push(Message::user(question));
         request.messages = messages.clone();
-        let started = Instant::now();
+        let (started, computed) = (Instant::now(), processor_seconds());
         let mut stream = model
             .reply(request.clone(), CancellationToken::new())
             .await?;
         let (mut first, mut text) = (None, String::new());
+        let mut first_computed = 0.0;
         while let Some(delta) = stream.next().await {
             match delta? {
                 Delta::Text(more) => {
-                    first.get_or_insert_with(|| started.elapsed());
+                    first.get_or_insert_with(|| {
+                        first_computed = processor_seconds() - computed;
+                        started.elapsed()
+                    });
                     text.push_str(&more);
                 }
                 Delta::ToolCall(_) => {}
                 Delta::Done { usage, .. } => {
                     let first = first.unwrap_or_default();
                     let rest = (started.elapsed() - first).as_secs_f32();
+                    let rest_computed = processor_seconds() - computed - first_computed;
+                    let more = usage.completion_tokens.saturating_sub(1) as f32;
                     println!(
-                        "{question}\n  {text}\n  read {} of {} tokens; first text {:.0} ms; {} tokens, {:.1} a second",
+                        "{question}\n  {text}\n  read {} of {} tokens; first text after {:.0} ms ({:.0} of processor time); \
+                         {} tokens, {:.1} a second ({:.0} ms of processor time each)",
                         usage.prompt_tokens - usage.cached_tokens,
                         usage.prompt_tokens,
                         first.as_secs_f32() * 1e3,
+                        first_computed * 1e3,
                         usage.completion_tokens,
-                        usage.completion_tokens.saturating_sub(1) as f32 / rest,
+                        more / rest,
+                        rest_computed / more * 1e3,
                     );
                 }
             }
@@ -92,6 +101,23 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("{}", memory());
     Ok(())
+}
+
+/// Processor time of this process so far, in steps of 10 ms: what remains comparable on a busy machine.
+fn processor_seconds() -> f32 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name in parentheses; user and system time are the 12th and 13th field from there.
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    fields
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<f32>().ok())
+        .sum::<f32>()
+        / 100.0
 }
 
 /// Resident memory now and at its highest, where Linux tells.

@@ -233,6 +233,17 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_names_its_kind_and_only_what_it_needs() {
+        let read = |text| serde_json::from_str::<LlmConfig>(text);
+        let config = read(r#"{"kind": "endpoint", "url": "http://a/v1", "model": "m"}"#).unwrap();
+        assert!(matches!(config, LlmConfig::Endpoint(endpoint) if endpoint.retries == 2));
+        let config = read(r#"{"kind": "embedded", "path": "a.gguf"}"#).unwrap();
+        assert!(matches!(config, LlmConfig::Embedded(embedded) if embedded.context == 4096));
+        let error = read(r#"{"kind": "embedded", "pth": "a.gguf"}"#).unwrap_err();
+        assert!(error.to_string().contains("pth"), "{error}");
+    }
+
+    #[test]
     fn the_key_is_not_in_the_debug_text() {
         let config = EndpointConfig {
             api_key: Some("sk-secret".into()),

@@ -400,7 +400,10 @@ async fn a_full_queue_refuses_and_waiting_requests_are_answered_in_turn() {
         ..config()
     }))
     .unwrap();
-    let asking = |name: &str| request(name, vec![Message::user("Write about the sea.")]);
+    let asking = |name: &str| ChatRequest {
+        max_tokens: Some(8),
+        ..request(name, vec![Message::user("Write about the sea.")])
+    };
     let mut streams = Vec::new();
     let mut refused = 0;
     for name in ["a", "b", "c", "d", "e", "f"] {

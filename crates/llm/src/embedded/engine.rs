@@ -19,95 +19,22 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
-use super::Ticket;
+use super::job::{Asked, Command, Job, Running};
 use super::slots::Slots;
 use super::template::ChatTemplate;
 use super::threads::physical_cores;
 use super::trim::Turns;
 use super::utf8::Utf8Joiner;
 use crate::LlmError;
-use crate::chat::{ChatRequest, Delta, FinishReason, Role, ToolChoice, Usage};
+use crate::chat::{ChatRequest, FinishReason, Role, ToolChoice, Usage};
 use crate::config::EmbeddedConfig;
-use crate::tags::{Piece, TagFilter, parse_call};
+use crate::tags::TagFilter;
 
 /// A beginning shorter than this is read again rather than copied from another conversation's cache.
 const WORTH_COPYING: usize = 16;
 /// Tokens that the repetition penalty looks back.
 const PENALTY_WINDOW: i32 = 64;
-
-/// What the engine is told.
-pub(super) enum Command {
-    Job(Box<Job>),
-    Forget(String),
-}
-
-/// A request, from the moment it is sent.
-pub(super) struct Job {
-    pub(super) asked: Asked,
-    pub(super) request: ChatRequest,
-    pub(super) cancel: CancellationToken,
-    /// Its place among the waiting; freed when it has a slot.
-    pub(super) ticket: Option<Ticket>,
-}
-
-/// What is wanted.
-pub(super) enum Asked {
-    Reply(mpsc::Sender<Result<Delta, LlmError>>),
-    /// Only that the prompt is read.
-    Prepare(oneshot::Sender<()>),
-}
-
-impl Asked {
-    /// Whether nobody waits for it any more.
-    fn is_deserted(&self) -> bool {
-        match self {
-            Asked::Reply(sender) => sender.is_closed(),
-            Asked::Prepare(done) => done.is_closed(),
-        }
-    }
-
-    fn is_prepare(&self) -> bool {
-        matches!(self, Asked::Prepare(_))
-    }
-
-    fn give(&self, item: Result<Delta, LlmError>) {
-        if let Asked::Reply(sender) = self {
-            // The channel has room for the longest reply; a reader who has gone is noticed in the next step.
-            let _ = sender.try_send(item);
-        }
-    }
-
-    fn end(self, result: Result<(FinishReason, Usage), LlmError>) {
-        match self {
-            Asked::Reply(_) => {
-                self.give(result.map(|(reason, usage)| Delta::Done { reason, usage }))
-            }
-            // The waiting side may have gone.
-            Asked::Prepare(done) => drop(done.send(())),
-        }
-    }
-}
-
-/// A request that has a slot.
-struct Running {
-    asked: Asked,
-    conversation: String,
-    cancel: CancellationToken,
-    slot: usize,
-    prompt: Vec<LlamaToken>,
-    usage: Usage,
-    limit: u32,
-    sampler: LlamaSampler,
-    /// Sampled and given, not yet decoded. `None` while the prompt is read.
-    token: Option<LlamaToken>,
-    joiner: Utf8Joiner,
-    filter: TagFilter,
-    calls: u32,
-    malformed_call: bool,
-}
 
 /// How a step leaves a request.
 enum Step {
@@ -532,31 +459,6 @@ impl<'m> Engine<'m> {
             tracing::error!(%error, "a reply failed");
         }
         running.asked.end(result);
-    }
-}
-
-impl Running {
-    fn give(&mut self, pieces: Vec<Piece>, calls: &mut u64) {
-        for piece in pieces {
-            match piece {
-                Piece::Text(text) => self.asked.give(Ok(Delta::Text(text))),
-                Piece::Call(body) => {
-                    *calls += 1;
-                    match parse_call(&body, format!("call_{calls}")) {
-                        Some(call) => {
-                            self.calls += 1;
-                            self.asked.give(Ok(Delta::ToolCall(call)));
-                        }
-                        None => {
-                            self.malformed_call = true;
-                            tracing::warn!(
-                                "the model wrote a tool call that is not JSON; it was left out"
-                            );
-                        }
-                    }
-                }
-            }
-        }
     }
 }
 

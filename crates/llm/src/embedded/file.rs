@@ -11,6 +11,11 @@ pub(super) fn find(path: &Path) -> Result<PathBuf, LlmError> {
         path: path.display().to_string(),
         reason,
     };
+    if path.as_os_str().is_empty() {
+        return Err(LlmError::Config(
+            "no file is named for the embedded language model: set `path`".to_owned(),
+        ));
+    }
     let metadata = std::fs::metadata(path).map_err(|error| {
         bad(format!(
             "{error}; run `duologue models pull`, or correct the path"

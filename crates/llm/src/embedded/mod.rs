@@ -7,6 +7,7 @@
 
 mod engine;
 mod file;
+mod job;
 mod slots;
 mod template;
 mod threads;
@@ -21,7 +22,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::engine::{Asked, Command, Job};
+use self::job::{Asked, Command, Job};
 use crate::chat::{ChatModel, ChatRequest, ModelInfo, ReplyStream};
 use crate::config::EmbeddedConfig;
 use crate::{LlmError, stream_of};

@@ -104,7 +104,7 @@ impl Cutter {
             at + before[at..].chars().next().map_or(1, char::len_utf8)
         });
         let word = &before[word_at..];
-        if word.is_empty() || within_mark(before) {
+        if word.is_empty() || (within_mark(before) && self.chars < self.rules.max_chars) {
             return None;
         }
         let line_start = before[..word_at].trim().is_empty() && !self.mid_line;
@@ -154,7 +154,8 @@ impl Cutter {
     fn sentence_end(&self, word: &str, line_start: bool) -> Option<bool> {
         let bare = word.trim_end_matches(CLOSERS);
         let closed = bare.len() < word.len();
-        let inner = bare.trim_start_matches(|c: char| !c.is_alphanumeric());
+        let inner =
+            bare.trim_start_matches(['"', '\'', '“', '‘', '«', '(', '[', '{', '*', '_', '~']);
         if bare.ends_with(['!', '?']) {
             return Some(!closed);
         }

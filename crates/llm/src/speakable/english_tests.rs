@@ -79,6 +79,11 @@ fn money_and_percent() {
         ("$1.5 million more", "one point five million dollars more"),
         ("$10-20", "ten to twenty dollars"),
         ("5€", "five euros"),
+        (
+            "$19.99/month or $5/yr",
+            "nineteen dollars and ninety-nine cents per month or five dollars per year",
+        ),
+        ("3/week", "three per week"),
         ("50% 12.5%", "fifty percent twelve point five percent"),
         ("50 %", "fifty percent"),
     ]);
@@ -112,6 +117,7 @@ fn ranges_fractions_versions_and_telephones() {
             "one half three quarters two thirds twenty-four seven",
         ),
         ("1.2.3", "one point two point three"),
+        ("v2.1 911", "version two point one nine one one"),
         ("555-1234", "five five five, one two three four"),
         (
             "1920x1080",

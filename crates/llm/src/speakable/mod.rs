@@ -8,6 +8,7 @@
 mod cut;
 mod english;
 mod numbers;
+mod quantities;
 mod visible;
 
 use std::ops::Range;

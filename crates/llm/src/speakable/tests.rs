@@ -78,6 +78,7 @@ fn an_ambiguous_dot_ends_the_sentence_before_a_capital() {
         displays("We sell apples, etc. They sell none."),
         ["We sell apples, ", "etc. ", "They sell none."]
     );
+    assert_eq!(displays("Ok. At 100 °C. He"), ["Ok. ", "At 100 °C. ", "He"]);
     assert_eq!(
         displays("Is it? No. It is not."),
         ["Is it? ", "No. ", "It is not."]

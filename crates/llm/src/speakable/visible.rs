@@ -254,7 +254,9 @@ fn write_inline(out: &mut Writer, text: &str, start: usize) {
 fn emphasises(prev: Option<char>, next: Option<char>) -> bool {
     let word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
     let space = |c: Option<char>| c.is_none_or(char::is_whitespace);
-    !(word(prev) && word(next)) && !(space(prev) && space(next) && prev.is_some())
+    let within_word = word(prev) && word(next);
+    let alone = space(prev) && space(next) && prev.is_some();
+    !within_word && !alone
 }
 
 /// `[label](target)`, `[label][reference]`, `[1]`, `[^note]`: the label, and the bytes of the whole.
