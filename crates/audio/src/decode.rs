@@ -218,7 +218,7 @@ enum Codec {
         interleaved: Vec<f32>,
     },
     Opus {
-        decoder: ropus::Decoder,
+        decoder: Box<ropus::Decoder>,
         channels: usize,
         block: Vec<f32>,
         /// Frames still to leave out at the start (RFC 7845, pre-skip).
@@ -258,7 +258,7 @@ impl Codec {
             .map_err(|error| DecodeError::Unsupported(error.to_string()))?;
         let block = vec![0.0; decoder.max_frame_samples_per_channel() * channels];
         Ok(Codec::Opus {
-            decoder,
+            decoder: Box::new(decoder),
             channels,
             block,
             skip: usize::from(field(10)),

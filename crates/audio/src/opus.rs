@@ -1,5 +1,5 @@
 //! Opus as voices are sent with it: 48 kHz mono, a packet for every
-//! [`Frame`](crate::Frame).
+//! [`Frame`].
 //!
 //! RFC 6716. Loss is met twice: forward error correction puts a coarse copy of
 //! a packet into the next one, and what stays lost is concealed.

@@ -134,11 +134,6 @@ impl Memory {
         }
     }
 }
-    std::env::var(k)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(100000000)
-}
 
 impl VoiceDetector for SileroDetector {
     fn window(&self) -> usize {
