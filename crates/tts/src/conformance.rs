@@ -146,7 +146,7 @@ pub fn words_are_marked_in_order_within_the_sound(voice: &Voice) {
     }
 }
 
-/// In a text of two words with a long pause between them, each mark is on the word and not in the pause.
+/// What is marked is louder than the whole, and what lies between the marks is quiet.
 pub fn marks_lie_where_the_sound_is(voice: &Voice) {
     let heard = hear(voice, LONG);
     let samples = heard.samples();

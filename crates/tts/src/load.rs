@@ -23,6 +23,7 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
+    #[cfg(feature = "espeak")]
     pub(crate) fn threads(&self) -> usize {
         let cores = || {
             std::thread::available_parallelism()

@@ -230,7 +230,10 @@ struct Current {
     rendering: Rendering,
     /// Not yet given.
     words: VecDeque<WordMark>,
-    next_frames: usize,
+    /// Frames of the next piece.
+    piece: usize,
+    /// Frames that go before it, since the stages hold them back.
+    lag: usize,
     ends: bool,
 }
 
@@ -246,10 +249,9 @@ impl Speech for PiperSpeech {
         loop {
             stop.check()?;
             if let Some(current) = &mut self.current {
-                let mut samples = current.rendering.advance(current.next_frames, stop)?;
-                current.next_frames = (current.next_frames * 3 / 2)
-                    .min(MOST_FRAMES)
-                    .max(FIRST_FRAMES);
+                let frames = current.piece + std::mem::take(&mut current.lag);
+                let mut samples = current.rendering.advance(frames, stop)?;
+                current.piece = (current.piece * 3 / 2).min(MOST_FRAMES);
                 let over = current.rendering.left() == 0;
                 self.normaliser.apply(&mut samples);
                 self.spoken += samples.len() as u64;
@@ -333,12 +335,11 @@ impl PiperSpeech {
             text: place.text.clone(),
         });
         let words = words.collect();
-        // The first piece must fill what the stages hold back.
-        let next_frames = self.shared.lag + FIRST_FRAMES;
         self.current = Some(Current {
             rendering,
             words,
-            next_frames,
+            piece: FIRST_FRAMES,
+            lag: self.shared.lag,
             ends: sentence.ends,
         });
         Ok(silence)
