@@ -45,7 +45,7 @@ pub struct Puller {
 /// How a pull ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pulled {
-    /// It was there, whole.
+    /// It was there, whole (perhaps brought by hand, and checked just now).
     AlreadyThere,
     /// It is there now; bytes of its files.
     Fetched(u64),
@@ -129,7 +129,11 @@ impl Puller {
             dir: self.store.dir(&entry.name)?,
             bytes,
         });
-        Ok(Pulled::Fetched(bytes))
+        Ok(if missing.is_empty() {
+            Pulled::AlreadyThere
+        } else {
+            Pulled::Fetched(bytes)
+        })
     }
 
     /// Whether the model is whole and was checked when it came: `metadata.yaml`, written last,

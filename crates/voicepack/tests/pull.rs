@@ -527,6 +527,13 @@ async fn files_brought_by_hand_are_checked_and_only_the_rest_is_fetched() {
     assert_eq!(bench.server.gets("/b").len(), 1);
     assert_eq!((bench.read("a.bin"), bench.read("b.bin")), (a, b));
     assert_eq!(std::fs::read(dir.join("ref/voice.wav")).unwrap(), b"mine");
+
+    // All brought by hand, nothing described.
+    std::fs::remove_file(dir.join("metadata.yaml")).unwrap();
+    let again = bench.puller().pull(&model).await.unwrap();
+    assert_eq!(again, Pulled::AlreadyThere);
+    assert_eq!(bench.server.gets("/b").len(), 1);
+    assert!(dir.join("metadata.yaml").is_file());
 }
 
 #[tokio::test]
