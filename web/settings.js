@@ -4,13 +4,14 @@
 export const DEFAULTS = { model: "", voice: "", recognizer: "", language: "", instructions: "" };
 
 /**
- * The choices in `GET /v1/models`.
+ * The choices in `GET /v1/models`, less what is there for tests.
  * @returns {{model: Choice[], voice: Choice[], recognizer: Choice[], language: Choice[]}}
  *   where a Choice is `{id, name, standard, languages}`
  */
 export function choices(listing, languageName = (code) => code) {
   const entries = (listing?.data ?? []).filter((entry) => entry?.duologue?.kind);
-  const ofKind = (kind) => entries.filter((entry) => entry.duologue.kind === kind);
+  const ofKind = (kind) =>
+    entries.filter(({ duologue }) => duologue.kind === kind && !duologue.tags?.includes("test"));
   const voice = ofKind("tts").flatMap((entry) => voicesOf(entry));
   const recognizer = ofKind("asr").map((entry) => choice(entry.id, entry.duologue));
   return {
@@ -101,7 +102,12 @@ function voicesOf({ id, duologue }) {
 }
 
 function choice(id, { name, languages, default: standard }) {
-  return { id, name: name ?? id, standard: standard === true, languages: languages ?? [] };
+  return { id, name: name ?? id, standard: standard === true, languages: (languages ?? []).map(spoken) };
+}
+
+// A voice says which English it has ("en-US"); to be understood, "en" is enough.
+function spoken(tag) {
+  return tag.split("-")[0].toLowerCase();
 }
 
 function speaks(voice, language) {
@@ -111,9 +117,9 @@ function speaks(voice, language) {
 // A language must be heard and spoken to be talked in. A model that names none does any.
 function languages(recognizers, voices) {
   const heard = named(recognizers);
-  const spoken = named(voices);
-  if (heard === null || spoken === null) return [...(heard ?? spoken ?? [])].sort();
-  return [...heard].filter((code) => spoken.has(code)).sort();
+  const said = named(voices);
+  if (heard === null || said === null) return [...(heard ?? said ?? [])].sort();
+  return [...heard].filter((code) => said.has(code)).sort();
 }
 
 function named(list) {

@@ -7,7 +7,8 @@ const LISTING = {
   data: [
     entry("qwen", { kind: "llm", name: "Qwen", default: true }),
     entry("llama", { kind: "llm" }),
-    entry("joe", { kind: "tts", name: "Joe", languages: ["en"], default: true }),
+    entry("joe", { kind: "tts", name: "Joe", languages: ["en-US"], default: true }),
+    entry("tone", { kind: "tts", languages: [], tags: ["test"] }),
     entry("siwis", { kind: "tts", languages: ["fr"], voices: [{ id: "siwis/0", name: "Anne" }, { id: "siwis/1", name: "Luc" }] }),
     entry("base", { kind: "asr", languages: ["en", "fr", "de"], default: true }),
     { id: "someone-elses", object: "model" },
@@ -31,6 +32,10 @@ test("only languages that are both heard and spoken are offered", () => {
 test("a model that names no languages limits none", () => {
   const open = choices({ data: [entry("any", { kind: "asr" }), entry("joe", { kind: "tts", languages: ["en", "de"] })] });
   assert.deepEqual(ids(open.language), ["de", "en"]);
+});
+
+test("what is there for tests is not offered to people", () => {
+  assert.ok(!ids(offered.voice).includes("tone"));
 });
 
 test("no listing means no choices", () => {
