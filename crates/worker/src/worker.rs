@@ -66,12 +66,12 @@ pub enum WorkerError {
     #[error(
         "a voice is to be loaded at start and is not: {0} (`duologue models pull` fetches voices)"
     )]
-    Preload(#[from] ModelError),
+    Preload(ModelError),
     /// The service's own descriptors do not decode.
     #[error("gRPC reflection: {0}")]
     Reflection(String),
     /// The listening socket failed.
-    #[error("the worker's listener failed: {0}")]
+    #[error("the worker's listener failed")]
     Serve(#[from] tonic::transport::Error),
 }
 
@@ -96,7 +96,7 @@ impl Worker {
         config.check()?;
         let models = ModelManager::new(source, config.max_parallel_loads, config.timeouts.load());
         for name in config.default_voice.iter().chain(&config.preload) {
-            models.ensure(name).await?;
+            models.ensure(name).await.map_err(WorkerError::Preload)?;
         }
         let inner = Arc::new(Inner {
             sessions: Sessions::new(config.max_sessions),
