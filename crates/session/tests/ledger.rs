@@ -4,8 +4,8 @@
 mod support;
 
 use duologue_session::{
-    Action, CancelReason, Clause, Config, Event, Finish, HeardBy, Notice, ReplyId, ReplyStatus,
-    Session, WordMark,
+    Action, CancelReason, Clause, Config, Event, Finish, HeardBy, Item, Notice, Place, ReplyId,
+    ReplyStatus, Role, Session, WordMark,
 };
 use std::time::Duration;
 use support::{Dice, World, ms};
@@ -365,5 +365,67 @@ fn deltas_are_the_text_as_it_is_spoken() {
     assert!(
         deltas.last().unwrap().0 - deltas[0].0 > ms(1_000),
         "word by word, not all at once"
+    );
+}
+
+#[test]
+fn a_reply_cancelled_at_any_moment_leaves_what_had_reached_the_ear() {
+    for seed in 0..runs() / 4 {
+        let mut dice = Dice::new(seed);
+        let mut world = World::new(Config::default());
+        world.replies = vec![random_reply(&mut dice)];
+        world.says(ms(500), ms(1_000), "tell me a story");
+        world.run_until_speaking();
+        world.run_for(ms(dice.roll(0, 6_000)));
+        if world.session.reply().is_none() {
+            continue;
+        }
+        world.tell(Event::CancelReply(None));
+        let outcome = world.outcomes()[0].clone();
+        let truth = world.truth[&outcome.reply].clone();
+        // The world counts a frame as played when its last sample was.
+        let possible = [0, support::FRAME].map(|more| {
+            support::Truth {
+                played: truth.played + more,
+                ..truth.clone()
+            }
+            .heard()
+        });
+        assert!(
+            possible.contains(&outcome.heard),
+            "seed {seed}: {:?} is not {possible:?}",
+            outcome.heard
+        );
+    }
+}
+
+#[test]
+fn time_does_not_go_back() {
+    let Spoken { mut session, reply } = five_dollars();
+    session.handle(
+        ms(40),
+        Event::Sent {
+            reply,
+            samples: 520,
+        },
+    );
+    session.handle(ms(1_000), Event::Tick);
+    session.handle(
+        ms(20),
+        Event::CreateItem {
+            item: Item::message("late", Role::User, "x"),
+            place: Place::End,
+        },
+    );
+    assert_eq!(
+        session.reply(),
+        None,
+        "the reply was over at 1 s, and stays so"
+    );
+    let idle = session.deadline().unwrap();
+    assert_eq!(
+        idle,
+        ms(1_000) + Duration::from_secs(270),
+        "counted from the latest time"
     );
 }
