@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Args)]
 pub struct LogOptions {
     /// What to log: error, warn, info, debug, trace, or a list such as `info,duologue_orchestrator=debug`
-    #[arg(long, global = true, env = "DUOLOGUE_LOG", default_value = "info", value_name = "FILTER", help_heading = "Logs")]
+    #[arg(long, global = true, env = "DUOLOGUE_LOG", default_value = "info,llama-cpp-2=warn", value_name = "FILTER", help_heading = "Logs")]
     log: String,
 
     /// How log lines are written
@@ -29,8 +29,8 @@ impl LogOptions {
     /// Logs to standard error from now on.
     pub fn start(&self) {
         let filter = EnvFilter::try_new(&self.log).unwrap_or_else(|error| {
-            eprintln!("duologue: --log {:?}: {error}; logging at info", self.log);
-            EnvFilter::new("info")
+            eprintln!("duologue: --log {:?}: {error}; using the default", self.log);
+            EnvFilter::new("info,llama-cpp-2=warn")
         });
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)

@@ -9,6 +9,7 @@ mod realtime;
 mod say;
 mod serve;
 mod talk;
+mod transcribe;
 mod worker;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ enum Command {
     Worker(worker::WorkerCommand),
     Talk(talk::TalkCommand),
     Say(say::SayCommand),
+    Transcribe(transcribe::TranscribeCommand),
     Bench(bench::BenchCommand),
     Models(models::ModelsCommand),
 }
@@ -74,6 +76,7 @@ async fn run(command: Option<Command>) -> anyhow::Result<()> {
         Some(Command::Worker(command)) => command.run().await,
         Some(Command::Talk(command)) => command.run().await,
         Some(Command::Say(command)) => command.run().await,
+        Some(Command::Transcribe(command)) => command.run().await,
         Some(Command::Bench(command)) => command.run().await,
         Some(Command::Models(command)) => command.run().await,
         None => default_serve()?.run().await,

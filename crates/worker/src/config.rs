@@ -27,7 +27,7 @@ pub struct WorkerConfig {
     pub voice_threads: usize,
     /// Voices loaded at the same time, at least 1.
     pub max_parallel_loads: usize,
-    /// How far frames run ahead of the listener where the session does not say, 20 to 60,000 ms.
+    /// How far frames run ahead of the listener where the session does not say, 20 to 3,600,000 ms.
     pub lead_ms: u32,
     /// Longest text chunk in characters; a voice may take less.
     pub max_chunk_chars: usize,
@@ -104,7 +104,7 @@ impl Default for Timeouts {
 }
 
 /// What a lead may be, in milliseconds.
-pub(crate) const LEAD_MS: std::ops::RangeInclusive<u32> = 20..=60_000;
+pub(crate) const LEAD_MS: std::ops::RangeInclusive<u32> = 20..=3_600_000;
 
 impl WorkerConfig {
     /// Checks what the types leave open.

@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use crate::realtime::HEARING_RATE;
 
-/// Sound that comes later than this behind the clock is taken for a new beginning, not for jitter.
+/// Sound may come this much behind the clock for ever.
 const JITTER: Duration = Duration::from_millis(250);
+/// Sound that stays behind by more for so long was not delayed but never made.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// So does sound after a pause of this length, at once.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Beginnings that are remembered; older sound has long been forgotten.
 const BEGINNINGS: usize = 32;
 
@@ -23,6 +27,16 @@ pub struct SessionClock {
     received: u64,
     /// (First sample, its time): from there on samples follow each other.
     beginnings: VecDeque<(u64, Duration)>,
+    last_arrival: Option<Duration>,
+    late: Option<Late>,
+}
+
+/// Sound is behind by more than [`JITTER`].
+#[derive(Debug)]
+struct Late {
+    since: Duration,
+    /// The least that it was behind since then.
+    least: Duration,
 }
 
 impl SessionClock {
@@ -33,6 +47,8 @@ impl SessionClock {
             ahead: Duration::ZERO,
             received: 0,
             beginnings: VecDeque::from([(0, Duration::ZERO)]),
+            last_arrival: None,
+            late: None,
         }
     }
 
@@ -48,10 +64,22 @@ impl SessionClock {
         self.received += samples as u64;
         let now = self.now(wall);
         let end = self.time_of(self.received);
+        let paused = self.last_arrival.is_none_or(|last| now.saturating_sub(last) > PAUSE);
+        self.last_arrival = Some(now);
+        let behind = now.saturating_sub(end);
         if end > now {
             self.ahead += end - now;
-        } else if now - end > JITTER {
-            let begins = now.saturating_sub(length(samples as u64));
+            self.last_arrival = Some(end);
+        }
+        if behind <= JITTER {
+            self.late = None;
+            return;
+        }
+        let late = self.late.get_or_insert(Late { since: now, least: behind });
+        late.least = late.least.min(behind);
+        if paused || now.saturating_sub(late.since) >= PATIENCE {
+            let begins = self.time_of(first) + if paused { behind } else { late.least };
+            self.late = None;
             self.beginnings.push_back((first, begins));
             if self.beginnings.len() > BEGINNINGS {
                 self.beginnings.pop_front();
@@ -143,6 +171,31 @@ mod tests {
         // In the silence between them there is no sample; the next one stands for it.
         assert_eq!(clock.sample_at(ms(7_000)), 2 * SECOND as u64 / 50);
         assert_eq!(clock.sample_at(ms(4_990)), SECOND as u64 / 100);
+    }
+
+    #[test]
+    fn a_stall_that_is_made_up_for_leaves_no_trace() {
+        let mut clock = SessionClock::new();
+        clock.receive(SECOND, ms(1_000));
+        // A second and a half in which nothing came, then all of it at once.
+        for _ in 0..75 {
+            clock.receive(SECOND / 50, ms(2_500));
+        }
+        assert_eq!(clock.now(ms(2_500)), ms(2_500));
+        assert_eq!(clock.time_of(2 * SECOND as u64), ms(2_000));
+    }
+
+    #[test]
+    fn sound_that_stays_behind_was_never_made() {
+        let mut clock = SessionClock::new();
+        clock.receive(SECOND, ms(1_000));
+        // The microphone was off for 600 ms.
+        for step in 0..100 {
+            clock.receive(SECOND / 50, ms(1_620 + 20 * step));
+        }
+        let last = clock.received();
+        assert_eq!(clock.time_of(last), ms(1_620 + 20 * 99));
+        assert_eq!(clock.now(ms(3_600)), ms(3_600));
     }
 
     #[test]
