@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .next()
             .map_or(Ok(default), |number| number.parse())
     };
-    let (threads, prefill_threads, prefill_batch) = (number(0)?, number(0)?, number(64)?);
+    let (threads, prefill_threads, prefill_batch) = (number(0)?, number(0)?, number(32)?);
     let started = Instant::now();
     let config = EmbeddedConfig {
         path,
@@ -59,6 +59,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "system prompt read in {:.0} ms",
         started.elapsed().as_secs_f32() * 1e3
     );
+    let long = ChatRequest {
+        conversation: "two".into(),
+        messages: vec![Message::user(
+            "The quick brown fox jumps over the lazy dog. ".repeat(100),
+        )],
+        ..ChatRequest::default()
+    };
+    let (started, computed) = (Instant::now(), processor_seconds());
+    model.prepare(&long, CancellationToken::new()).await;
+    println!(
+        "1,000 tokens read in {:.2} s ({:.2} s of processor time)",
+        started.elapsed().as_secs_f32(),
+        processor_seconds() - computed
+    );
+    model.forget("two");
     for question in QUESTIONS {
         messages.push(Message::user(question));
         request.messages = messages.clone();

@@ -130,7 +130,7 @@ impl Default for EmbeddedConfig {
             threads: 0,
             prefill_threads: 0,
             gpu_layers: u32::MAX,
-            prefill_batch: 64,
+            prefill_batch: 32,
             max_tokens: 512,
             temperature: 0.7,
             top_p: 0.9,
