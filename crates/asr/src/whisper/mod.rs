@@ -402,6 +402,7 @@ impl Whisper {
             cancel.check()?;
             let started = Instant::now();
             segment.words = self.words(&mut piece, &decoded.ids, &out.language)?;
+            span::take_pauses_off(&mut segment.words, &audio[audible]);
             for word in &mut segment.words {
                 word.start += offset;
                 word.end += offset;
