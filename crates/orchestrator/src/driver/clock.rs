@@ -64,7 +64,9 @@ impl SessionClock {
         self.received += samples as u64;
         let now = self.now(wall);
         let end = self.time_of(self.received);
-        let paused = self.last_arrival.is_none_or(|last| now.saturating_sub(last) > PAUSE);
+        let paused = self
+            .last_arrival
+            .is_none_or(|last| now.saturating_sub(last) > PAUSE);
         self.last_arrival = Some(now);
         let behind = now.saturating_sub(end);
         if end > now {
@@ -75,10 +77,14 @@ impl SessionClock {
             self.late = None;
             return;
         }
-        let late = self.late.get_or_insert(Late { since: now, least: behind });
+        let late = self.late.get_or_insert(Late {
+            since: now,
+            least: behind,
+        });
         late.least = late.least.min(behind);
+        let by = if paused { behind } else { late.least };
         if paused || now.saturating_sub(late.since) >= PATIENCE {
-            let begins = self.time_of(first) + if paused { behind } else { late.least };
+            let begins = self.time_of(first) + by;
             self.late = None;
             self.beginnings.push_back((first, begins));
             if self.beginnings.len() > BEGINNINGS {

@@ -7,7 +7,8 @@ use duologue_session::{Control, Event, ItemId};
 
 use super::{Driver, client};
 use crate::realtime::{
-    ClientEvent, EventError, HEARING_RATE, InputDecoder, SessionSettings, TurnDetection, apply_update,
+    ClientEvent, EventError, HEARING_RATE, InputDecoder, SessionSettings, TurnDetection,
+    apply_update,
 };
 use crate::transport::{Backlog, Inbound, Outbound};
 
@@ -123,9 +124,7 @@ impl<O: Outbound> Driver<O> {
     }
 
     pub(super) fn configure(&mut self, settings: SessionSettings) {
-        if let TurnDetection::ServerVad { threshold, .. } =
-            &settings.turn_detection
-        {
+        if let TurnDetection::ServerVad { threshold, .. } = &settings.turn_detection {
             self.hearing.set_threshold(*threshold);
         }
         let patch = client::config_patch(&settings);

@@ -29,9 +29,7 @@ use tracing::Instrument;
 use crate::Orchestrator;
 use crate::mouth::Mouth;
 use crate::orchestrator::Admission;
-use crate::realtime::{
-    Dialect, InputDecoder, OutputEncoder, Scribe, SessionSettings, VoiceNames,
-};
+use crate::realtime::{Dialect, InputDecoder, OutputEncoder, Scribe, SessionSettings, VoiceNames};
 use crate::transport::{Backlog, Inbound, Outbound};
 use turn_timer::TurnTimer;
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duologue_asr::Cancel;
-use duologue_session::{Event, Item, Modality, ReplyId, ReplyOptions, Role, State, TranscribeKind, TurnId};
+use duologue_session::{
+    Event, Item, Modality, ReplyId, ReplyOptions, Role, State, TranscribeKind, TurnId,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::turn_timer::Step;

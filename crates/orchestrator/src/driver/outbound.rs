@@ -34,7 +34,11 @@ impl<O: Outbound> Driver<O> {
         }
     }
 
-    pub(super) fn voice_frame(&mut self, reply: ReplyId, frame: &AudioFrame) -> Result<(), Backlog> {
+    pub(super) fn voice_frame(
+        &mut self,
+        reply: ReplyId,
+        frame: &AudioFrame,
+    ) -> Result<(), Backlog> {
         let Some(sound) = Frame::from_le_bytes(&frame.pcm) else {
             let message = format!("the voice worker sent a frame of {} bytes", frame.pcm.len());
             return self.tell(Event::VoiceFailed { reply, message });
