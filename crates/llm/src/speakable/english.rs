@@ -130,7 +130,7 @@ pub(super) fn say(token: &str, prev: Option<&str>, next: Option<&str>) -> String
     } else {
         String::new()
     };
-    format!("{}{tail}", say_core(core, prev, &next_bare))
+    format!("{}{tail}", say_core(core, prev, &next_bare).trim())
 }
 
 /// Lower case, without marks around it.

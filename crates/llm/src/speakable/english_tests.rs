@@ -156,6 +156,7 @@ fn signs_addresses_and_mixtures() {
             "and/or snake_case #1 #tag",
             "and or snake case number one tag",
         ),
+        ("@¡", "at"),
         ("don't well-known U.S", "don't well-known U.S"),
     ]);
 }
