@@ -116,10 +116,25 @@ pub(super) fn write(
         }
         sum += logprob;
         out.ids.push(token);
+        if goes_round(&out.ids) {
+            break;
+        }
         logits = writing.add(&[token], &[0]).pop().unwrap_or_default();
     }
     out.avg_logprob = sum / (out.ids.len() + 1) as f32;
     Ok(out)
+}
+
+/// Whether the text has got into a loop that it will not leave: its end is seven times the same.
+///
+/// That is enough for the guards, too, to see it for what it is.
+fn goes_round(ids: &[usize]) -> bool {
+    const ROUNDS: usize = 7;
+    const LONGEST: usize = 16;
+    (1..=LONGEST.min(ids.len() / ROUNDS)).any(|period| {
+        let end = &ids[ids.len() - ROUNDS * period..];
+        end.iter().zip(&end[period..]).all(|(a, b)| a == b)
+    })
 }
 
 fn log_sum_exp(logits: &[f32]) -> f32 {
@@ -160,5 +175,15 @@ mod tests {
         assert_eq!(token, 4);
         // Of 1 (token 0), 1, 1 and 2: two fifths.
         assert!((logprob - ln(0.4)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_loop_is_left_and_a_repetition_is_not() {
+        assert!(goes_round(&[[1, 2].as_slice(), &[7; 7]].concat()));
+        assert!(goes_round(&[[9].as_slice(), &[4, 5, 6].repeat(7)].concat()));
+        assert!(!goes_round(
+            &[[9].as_slice(), &[4, 5, 6].repeat(5)].concat()
+        ));
+        assert!(!goes_round(&[]));
     }
 }

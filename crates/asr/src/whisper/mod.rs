@@ -40,6 +40,10 @@ const TOKENS: usize = 24;
 const TOKENS_PER_SECOND: f32 = 20.0;
 /// A first answer less likely than this is doubted.
 const DOUBTFUL: f32 = -0.8;
+/// One less likely than this is not made good by trying again.
+const HOPELESS: f32 = -1.4;
+/// Nor is one with a no-speech probability above this.
+const PROBABLY_NOISE: f32 = 0.5;
 
 /// Loads a Whisper model from a voicepack with CTranslate2's files: `model.bin`, `config.json`,
 /// `vocabulary.json` or `vocabulary.txt`. Takes seconds: the model is warmed up.
@@ -357,11 +361,13 @@ impl Whisper {
         (out.language, out.language_probability) = (language.clone(), share);
         let mut text = self.vocabulary.text(&decoded.ids);
         let mut reason = junk::reason(&Self::evidence(&decoded, &text, piece.seconds));
+        // Another try for what may be speech; noise is not worth it.
         let doubted = match reason {
-            Some(Reason::Unsure | Reason::Repetition) => true,
+            Some(Reason::Unsure) => decoded.avg_logprob > HOPELESS,
+            Some(Reason::Repetition) => true,
             Some(_) => false,
             None => decoded.avg_logprob < DOUBTFUL,
-        };
+        } && decoded.no_speech_prob < PROBABLY_NOISE;
         if doubted && !options.partial {
             cancel.check()?;
             out.timings.second_try = true;
