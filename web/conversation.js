@@ -343,7 +343,9 @@ function lost(state, connection, text, effects) {
   });
   for (const item of next.items) {
     if (item.role !== "assistant" || item.done) continue;
-    next = update(next, item.id, { cut: item.cut ?? cutAt(item, state.heard[item.id] ?? 0), done: true });
+    const whole = item.audioDone && state.playing !== item.id;
+    const cut = item.cut ?? (whole ? null : cutAt(item, state.heard[item.id] ?? 0));
+    next = update(next, item.id, { cut, done: true });
   }
   return next;
 }

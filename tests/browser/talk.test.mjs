@@ -5,7 +5,8 @@ import net from "node:net";
 import { after, before, test } from "node:test";
 import { launch, microphoneFlags, microphoneWav, openPage, say, scriptedMicrophone, screenshot, serverUrl } from "./browser.mjs";
 
-const LONG = "Count from one to one hundred in words.";
+const STORYTELLER = "Answer with a long story of at least twenty sentences.";
+const STORY = "Tell me a story about the sea.";
 const SLOW = { timeout: 240_000 };
 
 let browser;
@@ -18,6 +19,12 @@ after(() => browser?.close());
 
 const texts = (page, role) => page.$$eval(`.item.${role} .said`, (all) => all.map((each) => each.innerText.trim()));
 const textOf = (page, selector) => page.$eval(selector, (each) => each.innerText);
+
+async function askForStory(page) {
+  await page.fill("[name=instructions]", STORYTELLER);
+  await page.locator("[name=instructions]").blur();
+  await type(page, STORY);
+}
 
 async function type(page, text) {
   await page.fill("#text", text);
@@ -57,7 +64,7 @@ test("speech over a long reply holds it, then cuts it off where it was heard", S
   );
   await page.click("#talk");
   await waitForPhase("listening");
-  await type(page, LONG);
+  await askForStory(page);
   await waitForPhase("speaking");
   await waitForPlayed(1500);
   const before = (await phases()).length;
@@ -96,7 +103,7 @@ test("a typed line is answered aloud without a microphone", SLOW, async () => {
 
 test("Escape stops a long reply and the conversation goes on", SLOW, async () => {
   const { page, waitForPlayed, waitForPhase, check } = await openPage(browser);
-  await type(page, LONG);
+  await askForStory(page);
   await waitForPlayed(1000);
   await page.keyboard.press("Escape");
   await waitForPhase("ready");

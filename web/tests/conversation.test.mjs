@@ -270,6 +270,11 @@ test("a lost connection cuts the running reply where it was heard and keeps the 
   ]);
 });
 
+test("a reply that had been heard to its end is whole when the connection is lost", () => {
+  const { state } = run([...OPEN, DUOLOGUE, ...ASKED, ...REPLYING, REPLIED[0], { type: "local.silent" }, { type: "local.waiting", text: "lost" }]);
+  assert.equal(state.items[1].cut, null);
+});
+
 test("the items given to a new session are not shown twice when it confirms them", () => {
   const { state } = run([...OPEN, ...ASKED, TRANSCRIBED, { type: "local.waiting", text: "lost" }, { type: "local.open" }]);
   const [item] = history(state);
