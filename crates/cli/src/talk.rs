@@ -48,7 +48,7 @@ pub struct TalkCommand {
     #[arg(long)]
     events: bool,
 
-    /// Give up when no answer has come this many seconds after the question
+    /// Give up when nothing has been said for this many seconds, and the answer is still due
     #[arg(long, default_value_t = 60, value_name = "S")]
     timeout: u64,
 }
@@ -151,6 +151,9 @@ impl Conversation {
                         asked_at = Instant::now();
                     }
                     self.speaker.send_sound(&block).await?;
+                    if !self.playout.is_silent() {
+                        asked_at = Instant::now();
+                    }
                     let heard = self.playout.block();
                     if let Some(output) = &mut self.output {
                         output.write(&heard)?;
@@ -166,7 +169,7 @@ impl Conversation {
                         }
                     }
                     if asked_at.elapsed() > timeout {
-                        bail!("no answer within {} s of the question", timeout.as_secs());
+                        bail!("there was no answer for {} s", timeout.as_secs());
                     }
                 }
                 event = listener.next() => {

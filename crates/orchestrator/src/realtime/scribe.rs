@@ -146,6 +146,8 @@ impl Scribe {
             }
             // The settings are shown as the client wrote them, by `session_updated`.
             Notice::Configured(_) | Notice::Paused | Notice::Resumed => {}
+            // For transports that play the sound themselves; a WebSocket's client knows what it plays.
+            Notice::PlaybackStarted { .. } | Notice::PlaybackStopped { .. } | Notice::PlaybackCleared { .. } => {}
             Notice::SpeechStarted { item, at } => out.push(self.event(
                 "input_audio_buffer.speech_started",
                 json!({"audio_start_ms": ms(at), "item_id": item}),
@@ -212,6 +214,9 @@ impl Scribe {
                 out.push(self.event("conversation.item.retrieved", json!({"item": item})));
             }
             Notice::InterruptionSuspected { .. } => {}
+            Notice::HeardItself { times } => {
+                out.extend(self.own("duologue.heard_itself", json!({"times": times})));
+            }
             Notice::InterruptionConfirmed { reply, evidence } => {
                 out.extend(self.interruption("committed", reply, evidence));
             }
