@@ -44,7 +44,7 @@ fn interrupted(seed: u64, reports: Option<Duration>) -> (String, String, bool) {
     }
     let at = world.now + ms(dice.roll(600, 9_000));
     world.says(at, ms(dice.roll(600, 2_000)), "xyz zyx xxy yyx zzx");
-    world.run_until(at + ms(20_000));
+    world.run_until(at + ms(90_000));
     let outcome = world.outcomes()[0];
     let interrupted = outcome.status == ReplyStatus::Cancelled(CancelReason::TurnDetected);
     let history = world
