@@ -80,15 +80,29 @@ fn run(runner: &mut Runner, arguments: &[String]) -> Outcome {
     runner.replace(
         runner.binary(),
         &[&["serve".to_owned()], arguments].concat(),
+        &[],
     )
 }
 
 fn bench(runner: &mut Runner, arguments: &[String]) -> Outcome {
     native::set_up()?;
     build(runner)?;
+    let requirements = runner.root().join("bench/requirements.txt");
+    // What measures a server alone needs no peer.
+    let peers = arguments.first().is_some_and(|what| what != "turn")
+        && !arguments.iter().any(|argument| argument == "--alone");
+    let python = if peers {
+        tests::python(runner, &requirements, "bench-venv")?
+    } else {
+        PathBuf::new()
+    };
+    let mut pull = runner.command(runner.binary());
+    runner.step("models", pull.args(["models", "pull"]))?;
+    let env = [("DUOLOGUE_BENCH_PYTHON", python.as_os_str())];
     runner.replace(
         runner.binary(),
         &[&["bench".to_owned()], arguments].concat(),
+        if peers { &env } else { &[] },
     )
 }
 

@@ -97,9 +97,14 @@ impl Runner {
     }
 
     /// Becomes another program (on Unix), so that signals and the exit status are its own.
-    pub(crate) fn replace(&self, program: PathBuf, arguments: &[String]) -> Outcome {
+    pub(crate) fn replace(
+        &self,
+        program: PathBuf,
+        arguments: &[String],
+        env: &[(&str, &OsStr)],
+    ) -> Outcome {
         let mut command = Command::new(program);
-        command.args(arguments);
+        command.args(arguments).envs(env.iter().copied());
         println!("\n==> {}", shown(&command));
         #[cfg(unix)]
         {

@@ -126,8 +126,12 @@ pub(crate) fn venv(runner: &Runner, dir: &Path) -> Outcome<PathBuf> {
     Ok(python)
 }
 
-fn pytest(runner: &mut Runner, requirements: &Path, server: &Server) -> Outcome {
-    let dir = runner.target().join("tests-venv");
+/// A Python of its own with packages; made once for each state of the list.
+pub(crate) fn python(runner: &mut Runner, requirements: &Path, name: &str) -> Outcome<PathBuf> {
+    if !has_venv() {
+        packages::install(&[&PYTHON])?;
+    }
+    let dir = runner.target().join(name);
     let mut python = PathBuf::new();
     runner.timed("Python packages", |runner| {
         python = venv(runner, &dir)?;
@@ -135,21 +139,18 @@ fn pytest(runner: &mut Runner, requirements: &Path, server: &Server) -> Outcome 
             requirements,
             &dir.join("installed-requirements.txt"),
             || {
-                status(
-                    Command::new(&python)
-                        .args([
-                            "-m",
-                            "pip",
-                            "install",
-                            "--quiet",
-                            "--disable-pip-version-check",
-                            "-r",
-                        ])
-                        .arg(requirements),
-                )
+                let mut pip = Command::new(&python);
+                pip.args(["-m", "pip", "install", "--quiet"]);
+                pip.args(["--disable-pip-version-check", "-r"]);
+                status(pip.arg(requirements))
             },
         )
     })?;
+    Ok(python)
+}
+
+fn pytest(runner: &mut Runner, requirements: &Path, server: &Server) -> Outcome {
+    let python = python(runner, requirements, "tests-venv")?;
     let mut command = runner.command(&python);
     command.args(["-m", "pytest", "tests"]);
     server.tell(runner, &mut command);
