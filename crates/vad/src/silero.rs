@@ -2,8 +2,8 @@
 //!
 //! A recurrent network over 32 ms windows, each seen with the last 4 ms of the
 //! one before. Silero Team, "Silero VAD" (2021-2024), ONNX export
-//! `silero_vad.onnx`: inputs `input` [1, 576], `state` [2, 1, 128] and `sr`,
-//! outputs `output` [1, 1] and `stateN`.
+//! `silero_vad.onnx`: inputs `input` [batch, 576], `state` [2, batch, 128] and
+//! `sr`, outputs `output` [batch, 1] and `stateN`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,17 +20,19 @@ use crate::{SAMPLE_RATE, VadError, VoiceDetector, Window};
 const WINDOW: usize = 512;
 /// Samples of the window before that each window begins with.
 const CONTEXT: usize = 64;
-const STATE: [usize; 3] = [2, 1, 128];
 /// Music (and noise, a little) drives the network's state to where it does not
 /// hear speech for a second or more: after a minute of music some sentences are
-/// missed whole. So the state is cleared every second, but only after five
-/// windows (160 ms) that clearly hold no speech, which is more than a dip inside
-/// a word. On 25 utterances after 30 s of music the mean delay of the onset fell
-/// from 442 to 17 ms and none was missed any more; 0.5% of the music's windows
-/// then pass for speech, singly, which the segmenter ignores.
+/// missed whole. A state that is simply cleared hears again, but takes music for
+/// speech while it is new. So two states listen side by side. One is a second old
+/// or less; when it has heard a second, and the sound has clearly not been speech
+/// for five windows (160 ms, more than a dip inside a word), it takes the other's
+/// place and a new one begins.
 const CLEARLY_QUIET: f32 = 0.1;
 const QUIET_WINDOWS: u32 = 5;
-const CLEAR_INTERVAL: u32 = 31;
+const HEARD_ENOUGH: u32 = 31;
+/// Two LSTM layers (state and cell) of 128 for each of the two states.
+const LANES: usize = 2;
+const UNITS: usize = 128;
 const NAME: &str = "Silero VAD";
 
 /// The network and the threads it runs on, shared by all sessions.
@@ -101,11 +103,13 @@ pub struct SileroDetector {
 
 /// What the network knows of the stream so far.
 struct Memory {
+    /// `[2][lane][unit]`; lane 0 is believed, lane 1 is its successor.
     state: NdTensor<f32, 3>,
-    /// The last samples of the window before, and room for the next.
+    /// For each lane the same: the last samples of the window before, and the
+    /// window.
     input: NdTensor<f32, 2>,
-    /// Windows since the state was last cleared.
-    age: u32,
+    /// Windows that the successor has heard.
+    heard: u32,
     /// Windows in a row that clearly held no speech.
     quiet: u32,
 }
@@ -113,24 +117,41 @@ struct Memory {
 impl Memory {
     fn new() -> Memory {
         Memory {
-            state: NdTensor::zeros(STATE),
-            input: NdTensor::zeros([1, CONTEXT + WINDOW]),
-            age: 0,
+            state: NdTensor::zeros([2, LANES, UNITS]),
+            input: NdTensor::zeros([LANES, CONTEXT + WINDOW]),
+            heard: 0,
             quiet: 0,
         }
     }
 
-    /// Clears a state that nothing but other sound has gone into for a while.
-    fn forget_noise(&mut self, probability: f32) {
-        self.age += 1;
-        self.quiet = if probability < CLEARLY_QUIET {
-            self.quiet + 1
-        } else {
-            0
+    /// Moves the context on and puts the window behind it.
+    fn hear(&mut self, window: &[f32]) {
+        for lane in 0..LANES {
+            let mut row = self.input.slice_mut(lane);
+            for i in 0..CONTEXT {
+                row[[i]] = row[[WINDOW + i]];
+            }
+            for (i, &sample) in window.iter().enumerate() {
+                row[[CONTEXT + i]] = sample;
+            }
+        }
+    }
+
+    /// Lets the successor take over when it may.
+    fn succeed(&mut self, probability: f32) {
+        self.heard += 1;
+        self.quiet = match probability < CLEARLY_QUIET {
+            true => self.quiet + 1,
+            false => 0,
         };
-        if self.quiet >= QUIET_WINDOWS && self.age >= CLEAR_INTERVAL {
-            self.state = NdTensor::zeros(STATE);
-            self.age = 0;
+        if self.quiet >= QUIET_WINDOWS && self.heard >= HEARD_ENOUGH {
+            for layer in 0..2 {
+                for unit in 0..UNITS {
+                    self.state[[layer, 0, unit]] = self.state[[layer, 1, unit]];
+                    self.state[[layer, 1, unit]] = 0.0;
+                }
+            }
+            self.heard = 0;
         }
     }
 }
@@ -170,11 +191,7 @@ impl Shared {
         window: &[f32],
     ) -> Result<f32, VadError> {
         let failed = |error: &dyn ToString| VadError::run(NAME, error.to_string());
-        let Some(input) = memory.input.data_mut() else {
-            return Err(failed(&"its input is not contiguous"));
-        };
-        input.copy_within(WINDOW.., 0);
-        input[CONTEXT..].copy_from_slice(window);
+        memory.hear(window);
         let options = RunOptions::default().with_thread_pool(Some(Arc::clone(pool)));
         let rate = NdTensor::from(SAMPLE_RATE as i32);
         let inputs = vec![
@@ -194,7 +211,7 @@ impl Shared {
             .map_err(|_| failed(&"its state is not of three axes"))?;
         match probability.iter().next() {
             Some(&p) if p.is_finite() => {
-                memory.forget_noise(p);
+                memory.succeed(p);
                 Ok(p)
             }
             other => Err(failed(&format!("it gave {other:?} as a probability"))),
