@@ -31,12 +31,16 @@ impl std::str::FromStr for DetectorChoice {
         let level = match text {
             "silero" => return Ok(Self::Silero),
             "light" => Some(2),
-            text => text.strip_prefix("light:").and_then(|level| level.parse().ok()),
+            text => text
+                .strip_prefix("light:")
+                .and_then(|level| level.parse().ok()),
         };
         level
             .and_then(Aggressiveness::from_level)
             .map(Self::Light)
-            .ok_or_else(|| format!("{text:?} is not a voice detector: use silero, or light:0 to light:3"))
+            .ok_or_else(|| {
+                format!("{text:?} is not a voice detector: use silero, or light:0 to light:3")
+            })
     }
 }
 
@@ -100,6 +104,10 @@ async fn load<T: Send + 'static>(
     let loaded = tokio::task::spawn_blocking(work)
         .await
         .with_context(|| format!("loading {name} broke off"))??;
-    tracing::info!(model = name, seconds = format!("{:.1}", started.elapsed().as_secs_f32()), "loaded");
+    tracing::info!(
+        model = name,
+        seconds = format!("{:.1}", started.elapsed().as_secs_f32()),
+        "loaded"
+    );
     Ok(loaded)
 }

@@ -9,7 +9,14 @@ use tracing_subscriber::EnvFilter;
 #[derive(Args)]
 pub struct LogOptions {
     /// What to log: error, warn, info, debug, trace, or a list such as `info,duologue_orchestrator=debug`
-    #[arg(long, global = true, env = "DUOLOGUE_LOG", default_value = "info,llama-cpp-2=warn", value_name = "FILTER", help_heading = "Logs")]
+    #[arg(
+        long,
+        global = true,
+        env = "DUOLOGUE_LOG",
+        default_value = "info,llama-cpp-2=warn",
+        value_name = "FILTER",
+        help_heading = "Logs"
+    )]
     log: String,
 
     /// How log lines are written

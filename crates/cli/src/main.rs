@@ -51,15 +51,22 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(error) => return fail(&error),
     };
-    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let cli = match command
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+    {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
     cli.logging.start();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the async runtime")),
+        Err(error) => {
+            return fail(&anyhow::Error::new(error).context("cannot start the async runtime"));
+        }
     };
     let outcome = runtime.block_on(run(cli.command));
     // Work on other threads that nobody waits for any more must not hold the process.
@@ -85,8 +92,12 @@ async fn run(command: Option<Command>) -> anyhow::Result<()> {
 
 /// `duologue` alone: `duologue serve` with nothing but the environment and the configuration file.
 fn default_serve() -> anyhow::Result<serve::ServeCommand> {
-    let command = serve::configured(serve::ServeCommand::augment_args(clap::Command::new("duologue")))?;
-    let matches = command.try_get_matches_from(["duologue"]).unwrap_or_else(|error| error.exit());
+    let command = serve::configured(serve::ServeCommand::augment_args(clap::Command::new(
+        "duologue",
+    )))?;
+    let matches = command
+        .try_get_matches_from(["duologue"])
+        .unwrap_or_else(|error| error.exit());
     Ok(serve::ServeCommand::from_arg_matches(&matches)?)
 }
 

@@ -36,12 +36,13 @@ pub struct Listener(SplitStream<Socket>);
 /// What is wrong with the address or the server.
 pub async fn connect(url: &str) -> anyhow::Result<(Speaker, Listener)> {
     let url = &realtime_address(url);
-    let mut request = url
-        .as_str()
-        .into_client_request()
-        .with_context(|| format!("{url:?} is not an address; write it as ws://host:port/v1/realtime"))?;
+    let mut request = url.as_str().into_client_request().with_context(|| {
+        format!("{url:?} is not an address; write it as ws://host:port/v1/realtime")
+    })?;
     if let Ok(key) = std::env::var("DUOLOGUE_API_KEY") {
-        let bearer = format!("Bearer {key}").parse().context("DUOLOGUE_API_KEY is not a key")?;
+        let bearer = format!("Bearer {key}")
+            .parse()
+            .context("DUOLOGUE_API_KEY is not a key")?;
         request.headers_mut().insert("authorization", bearer);
     }
     match tokio_tungstenite::connect_async(request).await {
@@ -50,14 +51,19 @@ pub async fn connect(url: &str) -> anyhow::Result<(Speaker, Listener)> {
             Ok((Speaker(sink), Listener(stream)))
         }
         Err(WsError::Http(response)) => {
-            let body = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            let body = response
+                .body()
+                .as_deref()
+                .map(String::from_utf8_lossy)
+                .unwrap_or_default();
             let told = serde_json::from_str::<Value>(&body)
                 .ok()
                 .and_then(|body| body["error"]["message"].as_str().map(str::to_owned))
                 .unwrap_or_else(|| body.trim().to_owned());
             bail!("{url} answered {}: {told}", response.status())
         }
-        Err(error) => Err(error).with_context(|| format!("cannot reach {url}; start the server with `duologue serve`")),
+        Err(error) => Err(error)
+            .with_context(|| format!("cannot reach {url}; start the server with `duologue serve`")),
     }
 }
 
@@ -67,7 +73,9 @@ fn realtime_address(url: &str) -> String {
         Some(rest) => format!("ws{rest}"),
         None => url.to_owned(),
     };
-    let path = url.split_once("://").map_or("", |(_, rest)| rest.find('/').map_or("", |at| &rest[at..]));
+    let path = url
+        .split_once("://")
+        .map_or("", |(_, rest)| rest.find('/').map_or("", |at| &rest[at..]));
     match path {
         "" | "/" => format!("{}/v1/realtime", url.trim_end_matches('/')),
         _ => url,
@@ -80,7 +88,10 @@ impl Speaker {
     /// # Errors
     /// When the connection is gone.
     pub async fn send(&mut self, event: &Value) -> anyhow::Result<()> {
-        self.0.send(Message::Text(event.to_string().into())).await.context("the connection broke")
+        self.0
+            .send(Message::Text(event.to_string().into()))
+            .await
+            .context("the connection broke")
     }
 
     /// Sends sound.
@@ -89,7 +100,8 @@ impl Speaker {
     /// When the connection is gone.
     pub async fn send_sound(&mut self, samples: &[i16]) -> anyhow::Result<()> {
         let audio = STANDARD.encode(duologue_audio::pcm::i16_to_le_bytes(samples));
-        self.send(&json!({"type": "input_audio_buffer.append", "audio": audio})).await
+        self.send(&json!({"type": "input_audio_buffer.append", "audio": audio}))
+            .await
     }
 
     /// Says good-bye.
@@ -107,9 +119,9 @@ impl Listener {
     pub async fn next(&mut self) -> anyhow::Result<Option<Value>> {
         loop {
             return match self.0.next().await {
-                Some(Ok(Message::Text(text))) => {
-                    Ok(Some(serde_json::from_str(&text).context("the server sent what is not JSON")?))
-                }
+                Some(Ok(Message::Text(text))) => Ok(Some(
+                    serde_json::from_str(&text).context("the server sent what is not JSON")?,
+                )),
                 Some(Ok(Message::Close(_))) | None => Ok(None),
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => Err(error).context("the connection broke"),
@@ -144,7 +156,8 @@ impl Playout {
                 let bytes = STANDARD
                     .decode(event["delta"].as_str().unwrap_or_default())
                     .context("the server sent sound that is not base64")?;
-                self.queue.extend(duologue_audio::pcm::le_bytes_to_i16(&bytes));
+                self.queue
+                    .extend(duologue_audio::pcm::le_bytes_to_i16(&bytes));
             }
             "duologue.playout.pause" => self.held = true,
             "duologue.playout.resume" => {
@@ -186,7 +199,9 @@ impl Playout {
     pub fn report(&self) -> Option<Value> {
         let item = self.item.as_ref()?;
         let ms = self.played as f64 * 1_000.0 / f64::from(RATE);
-        Some(json!({"type": "duologue.playout", "item_id": item, "content_index": 0, "audio_end_ms": ms}))
+        Some(
+            json!({"type": "duologue.playout", "item_id": item, "content_index": 0, "audio_end_ms": ms}),
+        )
     }
 }
 
@@ -207,7 +222,12 @@ mod tests {
 
     #[test]
     fn the_address_of_the_page_is_enough() {
-        for given in ["http://a:1", "http://a:1/", "ws://a:1", "ws://a:1/v1/realtime"] {
+        for given in [
+            "http://a:1",
+            "http://a:1/",
+            "ws://a:1",
+            "ws://a:1/v1/realtime",
+        ] {
             assert_eq!(realtime_address(given), "ws://a:1/v1/realtime");
         }
         assert_eq!(realtime_address("https://a/x?y=1"), "wss://a/x?y=1");
@@ -228,7 +248,12 @@ mod tests {
         playout.event(&json!({"type": "duologue.playout.resume", "audio_start_ms": 10}))?;
         playout.event(&sound(2, 1))?;
         assert_eq!(playout.block(), [2; BLOCK]);
-        assert_eq!(playout.report().map(|report| report["audio_end_ms"].clone()), Some(json!(30.0)));
+        assert_eq!(
+            playout
+                .report()
+                .map(|report| report["audio_end_ms"].clone()),
+            Some(json!(30.0))
+        );
         playout.event(&sound(3, 1))?;
         playout.event(&json!({"type": "duologue.playout.clear"}))?;
         assert!(playout.is_silent());

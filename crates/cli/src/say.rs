@@ -28,7 +28,13 @@ pub struct SayCommand {
     output: PathBuf,
 
     /// The voice: a voicepack's name, `voicepack:speaker`, or `tone`
-    #[arg(long, short, env = "DUOLOGUE_VOICE", default_value = "piper-en_US-joe-medium", value_name = "NAME")]
+    #[arg(
+        long,
+        short,
+        env = "DUOLOGUE_VOICE",
+        default_value = "piper-en_US-joe-medium",
+        value_name = "NAME"
+    )]
     voice: String,
 
     /// Rate of speech, 0.5 to 2.0
@@ -54,7 +60,10 @@ impl SayCommand {
             Some(text) => text.clone(),
             None => {
                 let mut text = String::new();
-                std::io::stdin().lock().read_to_string(&mut text).context("cannot read the text from standard input")?;
+                std::io::stdin()
+                    .lock()
+                    .read_to_string(&mut text)
+                    .context("cannot read the text from standard input")?;
                 text
             }
         };
@@ -64,14 +73,19 @@ impl SayCommand {
         let choice = VoiceChoice::parse(&self.voice, self.speed);
         let client = self.client(&choice.voice).await?;
         let started = Instant::now();
-        let session = client.open("say".into(), choice, Duration::from_secs(3_600)).await?;
+        let session = client
+            .open("say".into(), choice, Duration::from_secs(3_600))
+            .await?;
         let mut speakable = Speakable::new("en", ClauseRules::default());
         let mut clauses = speakable.push(&text);
         clauses.extend(speakable.finish());
         let mut utterance = session.speak("say");
         let feed = utterance.text;
         tokio::spawn(async move {
-            for clause in clauses.into_iter().filter(|clause| !clause.spoken.trim().is_empty()) {
+            for clause in clauses
+                .into_iter()
+                .filter(|clause| !clause.spoken.trim().is_empty())
+            {
                 if feed.send(clause.spoken).await.is_err() {
                     return;
                 }
@@ -86,10 +100,15 @@ impl SayCommand {
             frames += 1;
             if self.words {
                 for word in &frame.words {
-                    eprintln!("{:8.3} {}", word.start_sample as f64 / f64::from(SAMPLE_RATE), word.word);
+                    eprintln!(
+                        "{:8.3} {}",
+                        word.start_sample as f64 / f64::from(SAMPLE_RATE),
+                        word.word
+                    );
                 }
             }
-            let frame = Frame::from_le_bytes(&frame.pcm).context("the worker sent a frame of the wrong length")?;
+            let frame = Frame::from_le_bytes(&frame.pcm)
+                .context("the worker sent a frame of the wrong length")?;
             sink.write(&frame.0)?;
         }
         sink.finish()?;
@@ -97,7 +116,10 @@ impl SayCommand {
             tracing::info!(
                 first_audio_ms = first.as_millis() as u64,
                 seconds = frames as f64 / 50.0,
-                real_time_factor = format!("{:.3}", started.elapsed().as_secs_f64() / (frames as f64 / 50.0)),
+                real_time_factor = format!(
+                    "{:.3}",
+                    started.elapsed().as_secs_f64() / (frames as f64 / 50.0)
+                ),
                 "spoken"
             );
         }
@@ -146,7 +168,9 @@ impl Sink {
             Self::File(writer) => writer.write(samples).context("cannot write the file"),
             Self::Pipe => {
                 let mut out = std::io::stdout().lock();
-                out.write_all(&pcm::i16_to_le_bytes(samples)).and_then(|()| out.flush()).context("nobody reads the output")
+                out.write_all(&pcm::i16_to_le_bytes(samples))
+                    .and_then(|()| out.flush())
+                    .context("nobody reads the output")
             }
         }
     }

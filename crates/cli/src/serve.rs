@@ -24,14 +24,21 @@ use crate::models;
 /// The options, which are the keys of the configuration file too (`max-sessions: 8`). A flag counts before the
 /// environment, that before the file, that before the default.
 #[derive(Args)]
-#[command(after_help = "Options can also stand in a YAML file, by their long names: see configs/serve.yaml.")]
+#[command(
+    after_help = "Options can also stand in a YAML file, by their long names: see configs/serve.yaml."
+)]
 pub struct ServeCommand {
     /// Configuration file
     #[arg(long, env = "DUOLOGUE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
     /// Address to listen on. Browsers give a page the microphone only on localhost or over HTTPS
-    #[arg(long, env = "DUOLOGUE_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDR"
+    )]
     listen: SocketAddr,
 
     /// Sessions at once; one more is refused with when to try again
@@ -47,19 +54,42 @@ pub struct ServeCommand {
     language: Option<String>,
 
     /// Voice: a voicepack's name, `voicepack:speaker`, or `tone`
-    #[arg(long, env = "DUOLOGUE_VOICE", default_value = "piper-en_US-joe-medium", value_name = "NAME", help_heading = "Models")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_VOICE",
+        default_value = "piper-en_US-joe-medium",
+        value_name = "NAME",
+        help_heading = "Models"
+    )]
     voice: String,
 
     /// A TTS worker elsewhere, such as `http://10.0.0.5:50051`; without it one runs in this process
-    #[arg(long, env = "DUOLOGUE_WORKER", value_name = "URL", help_heading = "Models")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_WORKER",
+        value_name = "URL",
+        help_heading = "Models"
+    )]
     worker: Option<String>,
 
     /// Speech recognizer: the name of a Whisper voicepack
-    #[arg(long, env = "DUOLOGUE_ASR", default_value = "whisper-base", value_name = "NAME", help_heading = "Models")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_ASR",
+        default_value = "whisper-base",
+        value_name = "NAME",
+        help_heading = "Models"
+    )]
     asr: String,
 
     /// Voice detector: silero, or light:0 (lenient) to light:3 (strict)
-    #[arg(long, env = "DUOLOGUE_VAD", default_value = "silero", value_name = "KIND", help_heading = "Models")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_VAD",
+        default_value = "silero",
+        value_name = "KIND",
+        help_heading = "Models"
+    )]
     vad: DetectorChoice,
 
     /// Judge the end of a turn by silence alone, without the end-of-turn model
@@ -67,16 +97,33 @@ pub struct ServeCommand {
     no_end_of_turn: bool,
 
     /// Language model in this process: the name of a GGUF voicepack
-    #[arg(long, env = "DUOLOGUE_LLM", default_value = "qwen2.5-coder-0.5b-instruct", value_name = "NAME", help_heading = "Models")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_LLM",
+        default_value = "qwen2.5-coder-0.5b-instruct",
+        value_name = "NAME",
+        help_heading = "Models"
+    )]
     llm: String,
 
     /// Language model elsewhere: the address of an OpenAI-compatible API, such as `http://127.0.0.1:11434/v1`.
     /// Its key is read from DUOLOGUE_LLM_API_KEY or OPENAI_API_KEY
-    #[arg(long, env = "DUOLOGUE_LLM_URL", value_name = "URL", requires = "llm_model", help_heading = "Models")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_LLM_URL",
+        value_name = "URL",
+        requires = "llm_model",
+        help_heading = "Models"
+    )]
     llm_url: Option<String>,
 
     /// The model's name at that address
-    #[arg(long, env = "DUOLOGUE_LLM_MODEL", value_name = "NAME", help_heading = "Models")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_LLM_MODEL",
+        value_name = "NAME",
+        help_heading = "Models"
+    )]
     llm_model: Option<String>,
 
     /// Do not fetch models that are missing; say which and stop
@@ -84,27 +131,63 @@ pub struct ServeCommand {
     no_pull: bool,
 
     /// Threads for one transcription; 0 takes the machine's cores, at most 4
-    #[arg(long, env = "DUOLOGUE_ASR_THREADS", default_value_t = 0, value_name = "N", help_heading = "Resources")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_ASR_THREADS",
+        default_value_t = 0,
+        value_name = "N",
+        help_heading = "Resources"
+    )]
     asr_threads: usize,
 
     /// Threads of the language model; 0 takes the machine's physical cores
-    #[arg(long, env = "DUOLOGUE_LLM_THREADS", default_value_t = 0, value_name = "N", help_heading = "Resources")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_LLM_THREADS",
+        default_value_t = 0,
+        value_name = "N",
+        help_heading = "Resources"
+    )]
     llm_threads: u32,
 
     /// Transcriptions and end-of-turn judgements at once
-    #[arg(long, env = "DUOLOGUE_MIND_THREADS", default_value_t = 2, value_name = "N", help_heading = "Resources")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_MIND_THREADS",
+        default_value_t = 2,
+        value_name = "N",
+        help_heading = "Resources"
+    )]
     mind_threads: usize,
 
     /// Milliseconds between two partial transcripts while a user speaks; 0 makes them only to judge interruptions
-    #[arg(long, env = "DUOLOGUE_PARTIALS_MS", default_value_t = 0, value_name = "MS", help_heading = "Conversation")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_PARTIALS_MS",
+        default_value_t = 0,
+        value_name = "MS",
+        help_heading = "Conversation"
+    )]
     partials_ms: u64,
 
     /// Seconds of silence from both sides that end a session; 0: never
-    #[arg(long, env = "DUOLOGUE_IDLE_TIMEOUT", default_value_t = 300, value_name = "S", help_heading = "Conversation")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_IDLE_TIMEOUT",
+        default_value_t = 300,
+        value_name = "S",
+        help_heading = "Conversation"
+    )]
     idle_timeout: u64,
 
     /// Longest session in seconds; 0: no limit
-    #[arg(long, env = "DUOLOGUE_MAX_DURATION", default_value_t = 0, value_name = "S", help_heading = "Conversation")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_MAX_DURATION",
+        default_value_t = 0,
+        value_name = "S",
+        help_heading = "Conversation"
+    )]
     max_duration: u64,
 }
 
@@ -116,9 +199,14 @@ pub fn configured(command: clap::Command) -> anyhow::Result<clap::Command> {
     let named = std::env::args()
         .skip_while(|argument| argument != "--config")
         .nth(1)
-        .or_else(|| std::env::args().find_map(|argument| argument.strip_prefix("--config=").map(str::to_owned)))
+        .or_else(|| {
+            std::env::args()
+                .find_map(|argument| argument.strip_prefix("--config=").map(str::to_owned))
+        })
         .or_else(|| std::env::var("DUOLOGUE_CONFIG").ok());
-    let is_serve = std::env::args().nth(1).is_none_or(|first| first == "serve" || first.starts_with('-'));
+    let is_serve = std::env::args()
+        .nth(1)
+        .is_none_or(|first| first == "serve" || first.starts_with('-'));
     let Some(file) = named.filter(|_| is_serve).map(PathBuf::from) else {
         return Ok(command);
     };
@@ -141,12 +229,17 @@ fn with_defaults(command: clap::Command, text: &str, file: &Path) -> anyhow::Res
             .find(|argument| argument.get_long() == Some(key.as_str()) && key != "config")
             .map(|argument| argument.get_id().clone());
         let Some(id) = known else {
-            bail!("{}: {key:?} is not an option; `duologue serve --help` lists them", file.display());
+            bail!(
+                "{}: {key:?} is not an option; `duologue serve --help` lists them",
+                file.display()
+            );
         };
         let value = match value {
             serde_json::Value::Null => continue,
             serde_json::Value::String(text) => text,
-            value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_)) => value.to_string(),
+            value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_)) => {
+                value.to_string()
+            }
             _ => bail!("{}: {key} must be a single value", file.display()),
         };
         serve = serve.mut_arg(id, |argument| argument.default_value(value));
@@ -166,7 +259,10 @@ impl ServeCommand {
     pub async fn run(self) -> anyhow::Result<()> {
         // Bound first: models take a while, and a taken port should not be found out after it.
         let listener = TcpListener::bind(self.listen).await.with_context(|| {
-            format!("cannot listen on {}; choose another address with --listen", self.listen)
+            format!(
+                "cannot listen on {}; choose another address with --listen",
+                self.listen
+            )
         })?;
         let address = listener.local_addr()?;
         let store = VoicepackStore::open_default()?;
@@ -175,10 +271,14 @@ impl ServeCommand {
         let shutdown = CancellationToken::new();
         let config = self.orchestrator_config()?;
         let orchestrator = Arc::new(Orchestrator::new(engines, config, shutdown.clone()).await?);
-        println!("\nDuologue is ready. Open http://{} and talk.\n", browsable(address));
+        println!(
+            "\nDuologue is ready. Open http://{} and talk.\n",
+            browsable(address)
+        );
         tokio::spawn(stop_on_signal(shutdown.clone()));
         let router = duologue_orchestrator::router(orchestrator);
-        let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let serving = axum::serve(listener, router)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
         let deadline = async {
             shutdown.cancelled().await;
             tokio::time::sleep(Duration::from_secs(15)).await;
@@ -208,9 +308,15 @@ impl ServeCommand {
             wanted.push(SMART_TURN.to_owned());
         }
         if self.no_pull {
-            let missing: Vec<String> = wanted.into_iter().filter(|name| store.find(name).is_err()).collect();
+            let missing: Vec<String> = wanted
+                .into_iter()
+                .filter(|name| store.find(name).is_err())
+                .collect();
             if !missing.is_empty() {
-                bail!("models are missing: run `duologue models pull {}`", missing.join(" "));
+                bail!(
+                    "models are missing: run `duologue models pull {}`",
+                    missing.join(" ")
+                );
             }
             return Ok(());
         }
@@ -236,7 +342,9 @@ impl ServeCommand {
                 if self.no_end_of_turn {
                     return Ok(None);
                 }
-                engines::end_of_turn(store, self.mind_threads.max(1)).await.map(Some)
+                engines::end_of_turn(store, self.mind_threads.max(1))
+                    .await
+                    .map(Some)
             },
         )?;
         let (channel, worker) = voice;
@@ -257,7 +365,9 @@ impl ServeCommand {
     async fn voice(&self, store: &VoicepackStore) -> anyhow::Result<(Channel, Option<Worker>)> {
         if let Some(url) = &self.worker {
             let endpoint = Endpoint::from_shared(url.clone())
-                .with_context(|| format!("--worker {url:?} is not an address; write it as http://host:port"))?
+                .with_context(|| {
+                    format!("--worker {url:?} is not an address; write it as http://host:port")
+                })?
                 .connect_timeout(Duration::from_secs(5));
             let channel = endpoint.connect().await.with_context(|| {
                 format!("cannot reach the TTS worker at {url}; start one there with `duologue worker --listen ADDR`")
@@ -287,8 +397,13 @@ impl ServeCommand {
             },
             ..OrchestratorConfig::default()
         };
-        config.timing.partials = (self.partials_ms > 0).then(|| Duration::from_millis(self.partials_ms));
-        match self.instructions.as_deref().map(|text| (text, text.strip_prefix('@'))) {
+        config.timing.partials =
+            (self.partials_ms > 0).then(|| Duration::from_millis(self.partials_ms));
+        match self
+            .instructions
+            .as_deref()
+            .map(|text| (text, text.strip_prefix('@')))
+        {
             None => {}
             Some((_, Some(file))) => {
                 config.instructions = std::fs::read_to_string(file)

@@ -21,7 +21,12 @@ const REPORT_EVERY: u64 = 5;
 #[derive(Args)]
 pub struct TalkCommand {
     /// The server
-    #[arg(long, env = "DUOLOGUE_URL", default_value = "ws://127.0.0.1:8080/v1/realtime", value_name = "URL")]
+    #[arg(
+        long,
+        env = "DUOLOGUE_URL",
+        default_value = "ws://127.0.0.1:8080/v1/realtime",
+        value_name = "URL"
+    )]
     url: String,
 
     /// What to say: a sound file (wav, flac, mp3, ogg); `-` reads one from standard input
@@ -74,15 +79,24 @@ impl TalkCommand {
             output: self
                 .output
                 .as_deref()
-                .map(|path| duologue_audio::wav::WavWriter::create(path, RATE).with_context(|| format!("cannot write {}", path.display())))
+                .map(|path| {
+                    duologue_audio::wav::WavWriter::create(path, RATE)
+                        .with_context(|| format!("cannot write {}", path.display()))
+                })
                 .transpose()?,
             show_events: self.events,
             said: String::new(),
         };
         if let Some(text) = &self.text {
             let item = json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]});
-            conversation.speaker.send(&json!({"type": "conversation.item.create", "item": item})).await?;
-            conversation.speaker.send(&json!({"type": "response.create"})).await?;
+            conversation
+                .speaker
+                .send(&json!({"type": "conversation.item.create", "item": item}))
+                .await?;
+            conversation
+                .speaker
+                .send(&json!({"type": "response.create"}))
+                .await?;
             questions.push(Vec::new());
         }
         let timeout = Duration::from_secs(self.timeout);
@@ -97,8 +111,11 @@ impl TalkCommand {
     fn read(&self, path: &std::path::Path) -> anyhow::Result<Vec<i16>> {
         if path.as_os_str() == "-" {
             let mut bytes = Vec::new();
-            std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).context("cannot read standard input")?;
-            let recording = duologue_audio::decode_bytes(bytes).context("on standard input")?.at_rate(RATE)?;
+            std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes)
+                .context("cannot read standard input")?;
+            let recording = duologue_audio::decode_bytes(bytes)
+                .context("on standard input")?
+                .at_rate(RATE)?;
             return Ok(duologue_audio::pcm::f32_to_i16(&recording.samples));
         }
         read_sound(path)
@@ -132,7 +149,12 @@ struct Conversation {
 }
 
 impl Conversation {
-    async fn hold(&mut self, mut listener: Listener, questions: Vec<Vec<i16>>, timeout: Duration) -> anyhow::Result<()> {
+    async fn hold(
+        &mut self,
+        mut listener: Listener,
+        questions: Vec<Vec<i16>>,
+        timeout: Duration,
+    ) -> anyhow::Result<()> {
         let mut clock = interval(BLOCK_TIME);
         clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut questions = questions.into_iter();
@@ -190,29 +212,46 @@ impl Conversation {
         if self.show_events {
             let mut shown = event.clone();
             if kind == "response.output_audio.delta" {
-                let bytes = shown["delta"].as_str().map_or(0, |delta| delta.len() / 4 * 3);
+                let bytes = shown["delta"]
+                    .as_str()
+                    .map_or(0, |delta| delta.len() / 4 * 3);
                 shown["delta"] = json!(format!("<{bytes} bytes>"));
             }
             writeln!(out, "{shown}")?;
         }
         match kind {
-            "error" => bail!("the server says: {}", event["error"]["message"].as_str().unwrap_or("error")),
+            "error" => bail!(
+                "the server says: {}",
+                event["error"]["message"].as_str().unwrap_or("error")
+            ),
             "conversation.item.input_audio_transcription.completed" if !self.show_events => {
-                writeln!(out, "you: {}", event["transcript"].as_str().unwrap_or_default().trim())?;
+                writeln!(
+                    out,
+                    "you: {}",
+                    event["transcript"].as_str().unwrap_or_default().trim()
+                )?;
             }
             "response.output_audio_transcript.delta" => {
-                self.said.push_str(event["delta"].as_str().unwrap_or_default());
+                self.said
+                    .push_str(event["delta"].as_str().unwrap_or_default());
             }
             "response.done" => {
                 let status = event["response"]["status"].as_str().unwrap_or_default();
                 let said = std::mem::take(&mut self.said);
                 if !self.show_events {
-                    let cut = if status == "completed" { String::new() } else { format!(" [{status}]") };
+                    let cut = if status == "completed" {
+                        String::new()
+                    } else {
+                        format!(" [{status}]")
+                    };
                     writeln!(out, "duologue: {}{cut}", said.trim())?;
                 }
                 if status == "failed" {
                     let why = &event["response"]["status_details"]["error"]["message"];
-                    bail!("the reply failed: {}", why.as_str().unwrap_or("no reason was given"));
+                    bail!(
+                        "the reply failed: {}",
+                        why.as_str().unwrap_or("no reason was given")
+                    );
                 }
                 return Ok(status == "completed" || status == "incomplete");
             }

@@ -60,20 +60,31 @@ impl AsrBench {
     pub fn run(self) -> anyhow::Result<Report> {
         let clips = clips(&self.corpus, self.every.max(1))?;
         let pack = VoicepackStore::open_default()?.find(&self.model)?;
-        let options = LoadOptions { threads: self.threads, ..LoadOptions::default() };
+        let options = LoadOptions {
+            threads: self.threads,
+            ..LoadOptions::default()
+        };
         let recognizer = duologue_asr::load(&pack, &options)?;
         let mut peer = self.peer.start(
             include_str!("../../../../bench/peers/faster_whisper.py"),
-            &[&pack.dir.to_string_lossy(), &self.threads.to_string(), &self.peer_beam.to_string()],
+            &[
+                &pack.dir.to_string_lossy(),
+                &self.threads.to_string(),
+                &self.peer_beam.to_string(),
+            ],
         )?;
-        let options = Options { language: Some("en".into()), ..Options::default() };
+        let options = Options {
+            language: Some("en".into()),
+            ..Options::default()
+        };
         let (mut ours, mut theirs) = (Heard::default(), Heard::default());
         let mut seconds = 0.0;
         for (file, truth) in &clips {
             let recording = duologue_audio::decode_file(file)?.at_rate(SAMPLE_RATE)?;
             seconds += recording.seconds();
             let start = Instant::now();
-            let transcript = recognizer.transcribe(&recording.samples, &options, &Cancel::default())?;
+            let transcript =
+                recognizer.transcribe(&recording.samples, &options, &Cancel::default())?;
             ours.add(start.elapsed().as_secs_f64(), truth, &transcript.text);
             if let Some(peer) = &mut peer {
                 let file = file.canonicalize()?;
@@ -104,7 +115,12 @@ impl AsrBench {
             .collect::<serde_json::Map<_, _>>();
         let mut report = Report::new(
             "asr",
-            &["engine", "time to final, ms (median)", "word error rate", "S / D / I"],
+            &[
+                "engine",
+                "time to final, ms (median)",
+                "word error rate",
+                "S / D / I",
+            ],
             figures.into(),
         );
         for (name, heard) in &rows {
@@ -113,7 +129,10 @@ impl AsrBench {
                 name.clone(),
                 format!("{:.0}", median(&heard.times) * 1_000.0),
                 format!("{:.1}%", errors.rate() * 100.0),
-                format!("{} / {} / {}", errors.substitutions, errors.deletions, errors.insertions),
+                format!(
+                    "{} / {} / {}",
+                    errors.substitutions, errors.deletions, errors.insertions
+                ),
             ]);
         }
         if !theirs.times.is_empty() {
@@ -136,8 +155,12 @@ impl AsrBench {
 /// The files of a corpus and what is said in them.
 pub fn clips(corpus: &Path, every: usize) -> anyhow::Result<Vec<(PathBuf, String)>> {
     let list = corpus.join("speech.tsv");
-    let text = std::fs::read_to_string(&list)
-        .with_context(|| format!("cannot read {}; name a folder with --corpus", list.display()))?;
+    let text = std::fs::read_to_string(&list).with_context(|| {
+        format!(
+            "cannot read {}; name a folder with --corpus",
+            list.display()
+        )
+    })?;
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next().unwrap_or_default().split('\t').collect();
     let column = |name: &str| {
@@ -152,7 +175,10 @@ pub fn clips(corpus: &Path, every: usize) -> anyhow::Result<Vec<(PathBuf, String
         .filter_map(|line| {
             let cells: Vec<&str> = line.split('\t').collect();
             // Capitals mark emphasis in some transcripts.
-            Some((corpus.join(cells.get(file)?), cells.get(transcript)?.to_lowercase()))
+            Some((
+                corpus.join(cells.get(file)?),
+                cells.get(transcript)?.to_lowercase(),
+            ))
         })
         .collect();
     if clips.is_empty() {

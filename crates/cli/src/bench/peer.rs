@@ -30,7 +30,9 @@ impl PeerOptions {
             return Ok(None);
         }
         let Some(python) = &self.peer_python else {
-            bail!("there is no peer to measure beside: run this by `cargo xtask bench`, name a Python with --peer-python, or say --alone");
+            bail!(
+                "there is no peer to measure beside: run this by `cargo xtask bench`, name a Python with --peer-python, or say --alone"
+            );
         };
         let mut child = Command::new(python)
             .args(["-c", script])
@@ -42,7 +44,11 @@ impl PeerOptions {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("the peer has no pipes");
         };
-        let mut peer = Peer { child, input: Some(input), output: BufReader::new(output) };
+        let mut peer = Peer {
+            child,
+            input: Some(input),
+            output: BufReader::new(output),
+        };
         peer.read().context("the peer did not start")?;
         Ok(Some(peer))
     }
@@ -62,7 +68,9 @@ impl Peer {
     /// A peer that ended or answered otherwise than in JSON.
     pub fn ask(&mut self, task: &Value) -> anyhow::Result<Value> {
         let input = self.input.as_mut().context("the peer has ended")?;
-        writeln!(input, "{task}").and_then(|()| input.flush()).context("the peer has ended")?;
+        writeln!(input, "{task}")
+            .and_then(|()| input.flush())
+            .context("the peer has ended")?;
         self.read()
     }
 

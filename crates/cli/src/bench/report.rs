@@ -44,17 +44,39 @@ impl Report {
     /// Prints the table, in Markdown, so that it can be pasted.
     pub fn print(&self) {
         let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-            cells.chain([self.columns[column].chars().count()]).max().unwrap_or(0)
+            let cells = self
+                .rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count());
+            cells
+                .chain([self.columns[column].chars().count()])
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let line = |cells: &[String]| {
-            let cells: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            let cells: Vec<String> = cells
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
             println!("| {} |", cells.join(" | "));
         };
         println!("\n### {}\n", self.name);
-        line(&self.columns.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        line(&widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>());
+        line(
+            &self
+                .columns
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>(),
+        );
+        line(
+            &widths
+                .iter()
+                .map(|width| "-".repeat(*width))
+                .collect::<Vec<_>>(),
+        );
         self.rows.iter().for_each(|row| line(row));
         println!();
         for remark in &self.remarks {
@@ -74,7 +96,8 @@ impl Report {
             "machine": machine(),
             "figures": self.figures,
         });
-        std::fs::write(path, format!("{all:#}\n")).with_context(|| format!("cannot write {}", path.display()))
+        std::fs::write(path, format!("{all:#}\n"))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
@@ -100,7 +123,10 @@ pub fn percentile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().saturating_sub(1);
-    sorted.get((last as f64 * part).round() as usize).copied().unwrap_or(0.0)
+    sorted
+        .get((last as f64 * part).round() as usize)
+        .copied()
+        .unwrap_or(0.0)
 }
 
 /// The middle value.
@@ -115,6 +141,13 @@ mod tests {
     #[test]
     fn percentiles_are_values_that_were_measured() {
         let values = [5.0, 1.0, 4.0, 2.0, 3.0];
-        assert_eq!((median(&values), percentile(&values, 0.95), percentile(&[], 0.5)), (3.0, 5.0, 0.0));
+        assert_eq!(
+            (
+                median(&values),
+                percentile(&values, 0.95),
+                percentile(&[], 0.5)
+            ),
+            (3.0, 5.0, 0.0)
+        );
     }
 }

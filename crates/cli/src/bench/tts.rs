@@ -58,15 +58,26 @@ impl TtsBench {
         };
         let voice = duologue_tts::load(&pack, &options)?;
         let model = model.to_string_lossy().into_owned();
-        let mut peer = self.peer.start(include_str!("../../../../bench/peers/piper_tts.py"), &[&model])?;
+        let mut peer = self.peer.start(
+            include_str!("../../../../bench/peers/piper_tts.py"),
+            &[&model],
+        )?;
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds.max(1) {
             for sentence in SENTENCES {
                 ours.push(speak(voice.as_ref(), sentence)?);
                 if let Some(peer) = &mut peer {
                     let answer = peer.ask(&json!({"text": sentence}))?;
-                    let figure = |name: &str| answer[name].as_f64().with_context(|| format!("the peer told no {name}"));
-                    theirs.push(Spoken { first: figure("first")?, total: figure("total")?, seconds: figure("seconds")? });
+                    let figure = |name: &str| {
+                        answer[name]
+                            .as_f64()
+                            .with_context(|| format!("the peer told no {name}"))
+                    };
+                    theirs.push(Spoken {
+                        first: figure("first")?,
+                        total: figure("total")?,
+                        seconds: figure("seconds")?,
+                    });
                 }
             }
         }
@@ -76,7 +87,10 @@ impl TtsBench {
 
 fn speak(voice: &dyn Synthesizer, text: &str) -> anyhow::Result<Spoken> {
     let start = Instant::now();
-    let mut stream = FrameStream::new(voice.begin(&Settings::default())?, voice.voice().sample_rate)?;
+    let mut stream = FrameStream::new(
+        voice.begin(&Settings::default())?,
+        voice.voice().sample_rate,
+    )?;
     stream.say(text)?;
     stream.finish();
     let stop = StopFlag::default();
@@ -95,7 +109,13 @@ fn speak(voice: &dyn Synthesizer, text: &str) -> anyhow::Result<Spoken> {
 
 fn report(voice: &str, ours: &[Spoken], theirs: &[Spoken]) -> Report {
     let first = |all: &[Spoken]| median(&all.iter().map(|one| one.first).collect::<Vec<_>>());
-    let factor = |all: &[Spoken]| median(&all.iter().map(|one| one.total / one.seconds).collect::<Vec<_>>());
+    let factor = |all: &[Spoken]| {
+        median(
+            &all.iter()
+                .map(|one| one.total / one.seconds)
+                .collect::<Vec<_>>(),
+        )
+    };
     let length = |all: &[Spoken]| median(&all.iter().map(|one| one.seconds).collect::<Vec<_>>());
     let mut rows = vec![(format!("duologue, {voice}"), ours)];
     if !theirs.is_empty() {
@@ -110,7 +130,12 @@ fn report(voice: &str, ours: &[Spoken], theirs: &[Spoken]) -> Report {
         .collect::<serde_json::Map<_, _>>();
     let mut report = Report::new(
         "tts",
-        &["engine", "first audio, ms", "real-time factor", "sentence, s"],
+        &[
+            "engine",
+            "first audio, ms",
+            "real-time factor",
+            "sentence, s",
+        ],
         figures.into(),
     );
     for (name, all) in &rows {

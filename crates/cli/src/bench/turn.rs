@@ -107,8 +107,13 @@ async fn ask(url: &str, question: &[i16]) -> anyhow::Result<Option<Turn>> {
         "audio": {"input": {"format": {"type": "audio/pcm", "rate": RATE}}, "output": {"format": {"type": "audio/pcm", "rate": RATE}}},
         "duologue": {"events": true},
     });
-    speaker.send(&json!({"type": "session.update", "session": session})).await?;
-    let last = question.iter().rposition(|sample| sample.unsigned_abs() > AUDIBLE).context("the question is silent")?;
+    speaker
+        .send(&json!({"type": "session.update", "session": session}))
+        .await?;
+    let last = question
+        .iter()
+        .rposition(|sample| sample.unsigned_abs() > AUDIBLE)
+        .context("the question is silent")?;
     let mut blocks = question.chunks(BLOCK).enumerate();
     let mut clock = tokio::time::interval(BLOCK_TIME);
     let mut playout = Playout::default();
@@ -153,11 +158,17 @@ async fn ask(url: &str, question: &[i16]) -> anyhow::Result<Option<Turn>> {
         return Ok(None);
     };
     let voice_to_voice = heard.saturating_duration_since(said).as_secs_f64() * 1_000.0;
-    Ok(Some(Turn { voice_to_voice, steps }))
+    Ok(Some(Turn {
+        voice_to_voice,
+        steps,
+    }))
 }
 
 fn read_steps(event: &Value) -> BTreeMap<String, f64> {
-    let steps = event["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let steps = event["steps"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     steps
         .iter()
         .filter_map(|step| Some((step["name"].as_str()?.to_owned(), step["ms"].as_f64()?)))
@@ -182,21 +193,42 @@ fn report(turns: &[Turn], unanswered: usize, memory: Option<u64>) -> Report {
         ("first_audio", "the voice had made sound"),
         ("sent", "it was sent"),
     ] {
-        let times: Vec<f64> = turns.iter().filter_map(|turn| turn.steps.get(name).copied()).collect();
+        let times: Vec<f64> = turns
+            .iter()
+            .filter_map(|turn| turn.steps.get(name).copied())
+            .collect();
         rows.push((what.to_owned(), name, times));
     }
     let whole: Vec<f64> = turns.iter().map(|turn| turn.voice_to_voice).collect();
-    rows.push(("**voice to voice, at the client**".to_owned(), "voice_to_voice", whole));
-    let mut report = Report::new("turn", &["from the end of speech until", "p50, ms", "p95, ms"], Value::Null);
+    rows.push((
+        "**voice to voice, at the client**".to_owned(),
+        "voice_to_voice",
+        whole,
+    ));
+    let mut report = Report::new(
+        "turn",
+        &["from the end of speech until", "p50, ms", "p95, ms"],
+        Value::Null,
+    );
     for (what, name, times) in rows {
         figures.insert(name.to_owned(), json!({"p50_ms": median(&times), "p95_ms": percentile(&times, 0.95), "turns": times.len()}));
-        report.row(vec![what, format!("{:.0}", median(&times)), format!("{:.0}", percentile(&times, 0.95))]);
+        report.row(vec![
+            what,
+            format!("{:.0}", median(&times)),
+            format!("{:.0}", percentile(&times, 0.95)),
+        ]);
     }
     if let Some(bytes) = memory {
-        report.remark(format!("Peak memory of the server: {:.2} GB.", bytes as f64 / 1e9));
+        report.remark(format!(
+            "Peak memory of the server: {:.2} GB.",
+            bytes as f64 / 1e9
+        ));
         figures.insert("peak_memory_bytes".to_owned(), json!(bytes));
     }
-    report.remark(format!("{} turns answered, {unanswered} not, over a WebSocket in real time.", turns.len()));
+    report.remark(format!(
+        "{} turns answered, {unanswered} not, over a WebSocket in real time.",
+        turns.len()
+    ));
     figures.insert("unanswered".to_owned(), json!(unanswered));
     report.set_figures(Value::Object(figures));
     report
