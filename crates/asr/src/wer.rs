@@ -221,7 +221,7 @@ fn cardinal(n: u64, out: &mut Vec<String>) {
         0..=19 => out.push(SMALL[n as usize].into()),
         20..=99 => {
             out.push(TENS[n as usize / 10].into());
-            if n % 10 > 0 {
+            if !n.is_multiple_of(10) {
                 cardinal(n % 10, out);
             }
         }
@@ -235,7 +235,7 @@ fn cardinal(n: u64, out: &mut Vec<String>) {
 fn scaled(n: u64, unit: u64, name: &str, out: &mut Vec<String>) {
     cardinal(n / unit, out);
     out.push(name.into());
-    if n % unit > 0 {
+    if !n.is_multiple_of(unit) {
         cardinal(n % unit, out);
     }
 }
