@@ -188,6 +188,9 @@ impl Speaking {
             Some(Ok(frame)) => Voiced::Frame(reply, frame),
             Some(Err(error)) => {
                 self.current = None;
+                // The worker may have ended the session (it had been silent for long) or be a new one: the next
+                // reply opens another.
+                self.session = None;
                 Voiced::Failed(reply, error)
             }
             None => {
