@@ -33,7 +33,7 @@ export function describe({ steps, total }) {
 
 /** What the total spans, in words. */
 export function span({ steps }) {
-  const spoken = steps.some((step) => step.name === "end_of_turn");
+  const spoken = steps.some((step) => step.name === "transcript");
   return `from your last ${spoken ? "word" : "line"} to the reply’s first sound`;
 }
 

@@ -36,15 +36,44 @@ export function microphoneFlags(wav) {
   return ["--use-fake-ui-for-media-stream", `--use-file-for-fake-audio-capture=${wav}%noloop`];
 }
 
-/** A page whose script errors fail the test that ends with `check()`. */
-export async function openPage(browser, options = {}, prepare = async () => {}) {
+/**
+ * Runs `body` with a fresh page. Script errors of the page fail it; whatever fails it is told
+ * together with the last events on the wire, and a picture is kept.
+ */
+export async function withPage(browser, options, body) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   const page = await context.newPage();
   const errors = [];
+  const events = [];
   page.on("pageerror", (error) => errors.push(error.message));
+  page.on("websocket", (socket) => {
+    const began = Date.now();
+    const note = (arrow) => (frame) => events.push(`${((Date.now() - began) / 1000).toFixed(2)} s ${arrow} ${brief(frame.payload)}`);
+    socket.on("framesent", note(">"));
+    socket.on("framereceived", note("<"));
+  });
+  try {
+    await body(await open(page, options));
+    if (errors.length > 0) throw new Error(`the page threw: ${errors.join("; ")}`);
+  } catch (error) {
+    await screenshot(page, "failed").catch(() => {});
+    const last = events.filter((event) => !/audio.*delta|append|duologue.playout \{/.test(event)).slice(-40);
+    error.message += `\nThe last events:\n  ${last.join("\n  ")}`;
+    throw error;
+  } finally {
+    await context.close();
+  }
+}
+
+function brief(payload) {
+  const { type, audio, event_id, delta, session, ...rest } = JSON.parse(payload);
+  return `${type} ${JSON.stringify(rest).slice(0, 240)}`;
+}
+
+async function open(page, { prepare = async () => {}, url = serverUrl() }) {
   await page.addInitScript(recordPhases);
   await prepare(page);
-  await page.goto(options.url ?? serverUrl());
+  await page.goto(url);
   return {
     page,
     phases: () => page.evaluate(() => window.phases),
@@ -54,9 +83,6 @@ export async function openPage(browser, options = {}, prepare = async () => {}) 
       page.waitForFunction(([from, wanted]) => window.phases.slice(from).includes(wanted), [count, phase], { timeout }),
     waitForPlayed: (ms, timeout = 90_000) =>
       page.waitForFunction((wanted) => Number(document.body.dataset.playedMs ?? 0) >= wanted, ms, { timeout }),
-    async check() {
-      if (errors.length > 0) throw new Error(`the page threw: ${errors.join("; ")}`);
-    },
   };
 }
 
