@@ -76,7 +76,7 @@ test("speech over a long reply holds it, then cuts it off where it was heard", S
     // The interruption becomes a turn of its own, and is answered.
     await page.waitForFunction(() => document.querySelectorAll(".item.assistant").length === 2, null, { timeout: 120_000 });
     // A speaker who pauses may be taken to have finished; the words are there all the same.
-  assert.match((await texts(page, "user")).join(" "), /fellow americans/i);
+    assert.match((await texts(page, "user")).join(" "), /fellow americans/i);
   });
 });
 
