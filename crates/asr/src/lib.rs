@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+// Without an engine there is nothing to judge.
+#[cfg_attr(not(feature = "whisper"), allow(dead_code))]
 mod junk;
 mod split;
 #[cfg(feature = "whisper")]
@@ -183,6 +185,18 @@ impl Timings {
     #[must_use]
     pub fn total(&self) -> Duration {
         self.mel + self.encode + self.decode + self.align
+    }
+
+    /// The sums of both.
+    #[must_use]
+    pub fn and(&self, other: Self) -> Self {
+        Self {
+            mel: self.mel + other.mel,
+            encode: self.encode + other.encode,
+            decode: self.decode + other.decode,
+            align: self.align + other.align,
+            second_try: self.second_try || other.second_try,
+        }
     }
 }
 

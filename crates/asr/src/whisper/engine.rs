@@ -283,15 +283,16 @@ fn floats(view: &StorageView<'_>) -> Result<Vec<f32>, AsrError> {
 
 /// IEEE 754 binary16 to binary32.
 pub(super) fn half_to_float(half: u16) -> f32 {
-    let sign = if half & 0x8000 == 0 { 1.0 } else { -1.0 };
-    let exponent = i32::from((half >> 10) & 0x1F);
-    let fraction = f32::from(half & 0x3FF) / 1024.0;
-    sign * match exponent {
-        0 => fraction * 2.0_f32.powi(-14),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        e => (1.0 + fraction) * 2.0_f32.powi(e - 15),
-    }
+    // The exponent's bias is 15 there and 127 here; the product sets it right for subnormal numbers, too.
+    const BIAS: f32 = f32::from_bits((127 + 127 - 15) << 23);
+    const INFINITE: u32 = 0x7C00;
+    let (sign, rest) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7FFF));
+    let magnitude = if rest >= INFINITE {
+        f32::from_bits(0x7F80_0000 | (rest & 0x3FF) << 13)
+    } else {
+        f32::from_bits(rest << 13) * BIAS
+    };
+    f32::from_bits(magnitude.to_bits() | sign)
 }
 
 /// `DetectionResult { language: "<|en|>", probability: 0.98 }` to its values.

@@ -29,6 +29,14 @@ pub(super) fn audible(audio: &[f32]) -> Option<Range<usize>> {
     Some(start..end)
 }
 
+/// Seconds of the audio that stand out from the room.
+pub(super) fn heard_seconds(audio: &[f32]) -> f32 {
+    let power = power(audio);
+    let threshold = threshold(&power).max(above_the_room(&power));
+    let heard = power.iter().filter(|&&p| p > threshold).count();
+    (heard * HOP) as f32 / SAMPLE_RATE as f32
+}
+
 /// Takes the pauses off the words. The decoder looks at a word from the end of the one before, so a word's time
 /// begins with the pause before it and the last one's ends with the silence after.
 pub(super) fn take_pauses_off(words: &mut [Word], audio: &[f32]) {

@@ -11,7 +11,7 @@ use crate::vocabulary::Vocabulary;
 /// Seconds of sound in a state.
 const STATE_SECONDS: f32 = 0.02;
 /// Languages written without blanks: every character is a word.
-const WITHOUT_BLANKS: [&str; 8] = ["zh", "ja", "th", "lo", "my", "yue", "km", "bo"];
+pub(super) const WITHOUT_BLANKS: [&str; 8] = ["zh", "ja", "th", "lo", "my", "yue", "km", "bo"];
 
 /// Tokens that belong to one word.
 #[derive(Clone, Debug, PartialEq)]
