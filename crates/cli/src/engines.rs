@@ -84,10 +84,20 @@ pub fn llm_config(
         None => LlmConfig::Embedded(EmbeddedConfig {
             path: store.find(name)?.dir,
             name: name.to_owned(),
-            threads,
+            threads: writing_threads(threads),
             ..EmbeddedConfig::default()
         }),
     })
+}
+
+/// A model leaves one core to the rest by default. On a machine with two it is given both: a reply's first words
+/// are waited for, and hardly anything else is computed meanwhile.
+fn writing_threads(asked: u32) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match asked {
+        0 if cores == 2 => 2,
+        asked => asked,
+    }
 }
 
 /// Loads the language model, or makes ready to ask an endpoint.

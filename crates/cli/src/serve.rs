@@ -140,7 +140,7 @@ pub struct ServeCommand {
     )]
     asr_threads: usize,
 
-    /// Threads of the language model; 0 takes the machine's physical cores
+    /// Threads of the language model; 0 takes one less than there are physical cores, but both of two
     #[arg(
         long,
         env = "DUOLOGUE_LLM_THREADS",
