@@ -133,8 +133,10 @@ async fn ask(url: &str, question: &[i16]) -> anyhow::Result<Option<Turn>> {
                     }
                 }
                 speaker.send_sound(&block).await?;
-                if heard.is_none() && playout.block().iter().any(|sample| sample.unsigned_abs() > AUDIBLE) {
-                    heard = Some(Instant::now());
+                // What is heard before the question is over answers a pause in it, and is cut off by the rest.
+                let audible = playout.block().iter().any(|sample| sample.unsigned_abs() > AUDIBLE);
+                if said.is_some() && audible {
+                    heard.get_or_insert_with(Instant::now);
                 }
                 if started.elapsed() > PATIENCE {
                     speaker.close().await;
