@@ -1,10 +1,12 @@
 //! What the session tells a driver to do.
 
 use crate::{EndReason, Item, Notice, ReplyId, ReplyOptions, TurnId};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Something to do. Actions come in the order in which they must be done.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Transcribe a stretch of the input.
     Transcribe {
@@ -13,8 +15,10 @@ pub enum Action {
         /// Comes back with the answer.
         revision: u32,
         /// Start, pre-roll included.
+        #[serde(with = "crate::wire::ms")]
         from: Duration,
         /// End.
+        #[serde(with = "crate::wire::ms")]
         to: Duration,
         /// Words so far, or the turn's text.
         kind: TranscribeKind,
@@ -33,8 +37,10 @@ pub enum Action {
         /// Comes back with the answer.
         revision: u32,
         /// Start of the turn, pre-roll included.
+        #[serde(with = "crate::wire::ms")]
         from: Duration,
         /// Where the speech ended.
+        #[serde(with = "crate::wire::ms")]
         to: Duration,
     },
     /// Ask the model for a reply.
@@ -99,7 +105,8 @@ pub enum Action {
 }
 
 /// What a transcription is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TranscribeKind {
     /// The words so far, while speech goes on. Answered by [`crate::Event::Partial`].
     Partial,

@@ -7,7 +7,8 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// All settings of a session.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// How a reply is made, unless [`ReplyPatch`] says otherwise for one.
     pub reply: ReplyOptions,
@@ -79,17 +80,22 @@ impl Config {
 }
 
 /// A change of settings; `None` leaves what is.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ConfigPatch {
     /// How replies are made.
     pub reply: ReplyPatch,
     /// When a user's turn begins and ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub turn_detection: Option<TurnDetection>,
     /// What counts as an interruption.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub interruption: Option<InterruptionConfig>,
     /// Waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<Timing>,
     /// Ends and memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
 }
 
@@ -114,7 +120,8 @@ impl Config {
 }
 
 /// How a reply is made.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ReplyOptions {
     /// The system prompt.
     pub instructions: String,
@@ -162,21 +169,37 @@ impl Default for ReplyOptions {
 }
 
 /// A change of [`ReplyOptions`]; `None` leaves what is.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[allow(missing_docs)] // the fields are those of `ReplyOptions`
 pub struct ReplyPatch {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub voice: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub speed: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub modality: Option<Modality>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tools: Option<Vec<Tool>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_choice: Option<ToolChoice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
     /// `Some(None)` takes the bound away.
+    #[serde(
+        with = "crate::wire::kept_or_set",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub max_output_tokens: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub in_conversation: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Vec<crate::Item>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Vec<(String, String)>>,
 }
 
@@ -211,7 +234,8 @@ impl ReplyOptions {
 }
 
 /// What a reply is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Modality {
     /// Spoken, with a transcript.
     Audio,
@@ -232,6 +256,7 @@ pub struct Tool {
 
 /// Whether the model may call functions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ToolChoice {
     /// As it likes.
     Auto,
@@ -244,21 +269,25 @@ pub enum ToolChoice {
 }
 
 /// When a user's turn begins and ends.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TurnDetection {
     /// After a fixed silence.
     ServerVad {
         /// Silence that ends a turn.
+        #[serde(with = "crate::wire::ms")]
         silence: Duration,
         /// Speech probability that counts as speech, 0 to 1; for the ear, not used in the core.
         threshold: f32,
         /// Audio kept before the onset.
+        #[serde(with = "crate::wire::ms")]
         prefix: Duration,
         /// Answer when a turn ends.
         create_response: bool,
         /// Let speech interrupt a reply.
         interrupt_response: bool,
         /// Silence after a reply at which the model is asked to go on; `None`: never.
+        #[serde(default, with = "crate::wire::optional_ms")]
         idle_timeout: Option<Duration>,
     },
     /// After a silence as long as the doubt that the sentence is complete.
@@ -285,7 +314,8 @@ impl Default for TurnDetection {
 }
 
 /// How soon a semantic end of turn is believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Eagerness {
     /// Waits up to 8 s.
     Low,
@@ -299,7 +329,8 @@ pub enum Eagerness {
 }
 
 /// What counts as an interruption.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct InterruptionConfig {
     /// What speech over a reply does to it until it is known what the speech is.
     pub at_onset: AtOnset,
@@ -309,10 +340,13 @@ pub struct InterruptionConfig {
     /// Words, backchannels apart, that make it one.
     pub min_words: usize,
     /// Speech shorter than this that brings no words is none.
+    #[serde(with = "crate::wire::ms")]
     pub min_duration: Duration,
     /// Speech that lasts this long is one where the recognizer has said nothing against it.
+    #[serde(with = "crate::wire::ms")]
     pub sure_duration: Duration,
     /// After this much speech without words (music, a crowd), or of silence without a transcript, the reply goes on.
+    #[serde(with = "crate::wire::ms")]
     pub decide_within: Duration,
     /// Words of assent that interrupt nothing.
     pub backchannels: Vec<String>,
@@ -322,6 +356,7 @@ pub struct InterruptionConfig {
     pub echo_share: f32,
     /// How far back a resumed reply may begin, so as to begin with a whole word; the driver keeps this much of
     /// what it sent.
+    #[serde(with = "crate::wire::ms")]
     pub max_rewind: Duration,
 }
 
@@ -349,7 +384,8 @@ impl Default for InterruptionConfig {
 }
 
 /// What speech over a reply does to it until it is known what the speech is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AtOnset {
     /// Silence.
     Pause,
@@ -358,7 +394,8 @@ pub enum AtOnset {
 }
 
 /// When a client is told of speech over a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Announce {
     /// At once.
     AtOnset,
@@ -367,35 +404,49 @@ pub enum Announce {
 }
 
 /// Waits, each with an end.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Timing {
     /// Silence that ends a turn which the model of turns holds for complete.
+    #[serde(with = "crate::wire::ms")]
     pub min_silence: Duration,
     /// How far [`Timing::min_silence`] may grow for a speaker who pauses long.
+    #[serde(with = "crate::wire::ms")]
     pub max_learned_silence: Duration,
     /// Probability from which a turn is held for complete, 0 to 1.
     pub complete: f32,
     /// Audio taken before the onset, so that the first sound is in the transcript.
+    #[serde(with = "crate::wire::ms")]
     pub pre_roll: Duration,
     /// Time between two partial transcripts; `None`: only to judge interruptions.
+    #[serde(with = "crate::wire::optional_ms")]
     pub partials: Option<Duration>,
     /// A turn is cut into messages of at most this length.
+    #[serde(with = "crate::wire::ms")]
     pub max_turn: Duration,
     /// Wait for a final transcript.
+    #[serde(with = "crate::wire::ms")]
     pub transcript: Duration,
     /// Wait for the model's first words.
+    #[serde(with = "crate::wire::ms")]
     pub first_text: Duration,
     /// Wait for the model's next words.
+    #[serde(with = "crate::wire::ms")]
     pub next_text: Duration,
     /// Wait for the voice when it has text to say.
+    #[serde(with = "crate::wire::ms")]
     pub voice: Duration,
     /// Wait for the writer when it has audio to send.
+    #[serde(with = "crate::wire::ms")]
     pub writer: Duration,
     /// Without a frame for so long a reply is no longer [`crate::State::Speaking`].
+    #[serde(with = "crate::wire::ms")]
     pub speaking_gap: Duration,
     /// From the writer to the listener's ear, where the client does not say what it played.
+    #[serde(with = "crate::wire::ms")]
     pub output_delay: Duration,
     /// Wait for a lost client.
+    #[serde(with = "crate::wire::ms")]
     pub reconnect: Duration,
 }
 
@@ -421,13 +472,17 @@ impl Default for Timing {
 }
 
 /// When a session ends by itself, and how much it remembers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Silence from both sides that ends the session; `None`: never.
+    #[serde(with = "crate::wire::optional_ms")]
     pub idle_timeout: Option<Duration>,
     /// How long before that the client is warned.
+    #[serde(with = "crate::wire::ms")]
     pub idle_warning: Duration,
     /// Length of the session; `None`: no limit. A reply under way is stopped.
+    #[serde(with = "crate::wire::optional_ms")]
     pub max_duration: Option<Duration>,
     /// User turns answered; `None`: no limit. The last reply is said to its end.
     pub max_turns: Option<u32>,

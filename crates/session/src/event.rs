@@ -2,32 +2,38 @@
 //! count is a position in a reply's audio at 48 kHz (cumulative, so that saying it twice does no harm).
 
 use crate::{ConfigPatch, Item, ItemId, ReplyId, ReplyPatch, TurnId};
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::time::Duration;
 
 /// Something happened.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     // ---- the ear ----
     /// The voice detector found speech after a stop. `onset` is where it began, without pre-roll.
     SpeechStarted {
         /// First sample of speech.
+        #[serde(with = "crate::wire::ms")]
         onset: Duration,
     },
     /// The first silence after speech, about 100 ms of it: too early to call the turn over, the right moment to
     /// start transcribing.
     Silence {
         /// End of the last speech.
+        #[serde(with = "crate::wire::ms")]
         since: Duration,
     },
     /// Speech again after [`Event::Silence`], before [`Event::SpeechStopped`].
     SpeechResumed {
         /// First sample of speech.
+        #[serde(with = "crate::wire::ms")]
         onset: Duration,
     },
     /// The voice detector's debounced stop. Means the same as [`Event::Silence`] when that was not told.
     SpeechStopped {
         /// End of the last speech.
+        #[serde(with = "crate::wire::ms")]
         end: Duration,
     },
     /// Answer to [`crate::Action::JudgeEndOfTurn`].
@@ -150,8 +156,10 @@ pub enum Event {
     /// Commit what the input buffer holds as a user message. Never starts a reply by itself.
     CommitInput {
         /// Start of the buffer. An open turn starts no earlier.
+        #[serde(with = "crate::wire::ms")]
         from: Duration,
         /// End of the buffer.
+        #[serde(with = "crate::wire::ms")]
         to: Duration,
     },
     /// Forget what the input buffer holds.
@@ -172,6 +180,7 @@ pub enum Event {
         /// The item.
         item: ItemId,
         /// Position in its audio.
+        #[serde(with = "crate::wire::ms")]
         audio_end: Duration,
     },
     /// Answer now.
@@ -195,7 +204,8 @@ pub enum Event {
 }
 
 /// A client's hand on the reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Control {
     /// Hold the reply, and any that follows, until [`Control::Resume`].
     Pause,
@@ -206,7 +216,8 @@ pub enum Control {
 }
 
 /// Where a new item goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Place {
     /// At the end.
     End,
@@ -217,7 +228,7 @@ pub enum Place {
 }
 
 /// A piece of a reply that is spoken as a whole, as read and as said: "$5" is said "five dollars".
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clause {
     /// For reading, with its white space, so that clauses joined give the text.
     pub display: String,
@@ -242,7 +253,7 @@ impl Clause {
 }
 
 /// Where a spoken word lies in a reply's audio.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WordMark {
     /// Number of the [`crate::Action::Speak`] that brought the text, from 0.
     pub clause: u32,
@@ -255,7 +266,8 @@ pub struct WordMark {
 }
 
 /// Why a model stopped writing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Finish {
     /// It was done.
     Stop,
@@ -268,7 +280,7 @@ pub enum Finish {
 }
 
 /// Tokens a reply took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Read.
     pub input_tokens: u64,

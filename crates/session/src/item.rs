@@ -16,6 +16,7 @@ pub struct Item {
 
 /// Whether an item is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ItemStatus {
     /// Being made.
     InProgress,
@@ -27,6 +28,7 @@ pub enum ItemStatus {
 
 /// What an item says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ItemKind {
     /// Somebody said or wrote something.
     Message {
@@ -55,6 +57,7 @@ pub enum ItemKind {
 
 /// Who a message is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// The operator.
     System,
@@ -66,6 +69,7 @@ pub enum Role {
 
 /// A part of a message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Content {
     /// Written.
     Text(String),

@@ -37,6 +37,7 @@ mod playout;
 mod session;
 mod state;
 mod turns;
+mod wire;
 
 pub use action::{Action, TranscribeKind};
 pub use config::{

@@ -2,10 +2,12 @@
 //! that of OpenAI Realtime: `docs/session-notices.md` shows which server event each becomes.
 
 use crate::{Config, Item, ItemId, ReplyId, State, Usage};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Something a client may want to know.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Notice {
     /// The state changed.
     StateChanged {
@@ -23,6 +25,7 @@ pub enum Notice {
         /// The message it will become.
         item: ItemId,
         /// First sample of speech, pre-roll included.
+        #[serde(with = "crate::wire::ms")]
         at: Duration,
     },
     /// The user's turn is over.
@@ -30,6 +33,7 @@ pub enum Notice {
         /// The message it will become.
         item: ItemId,
         /// End of the speech.
+        #[serde(with = "crate::wire::ms")]
         at: Duration,
     },
     /// What was taken for a turn had no words in it; no message came of it.
@@ -42,8 +46,10 @@ pub enum Notice {
         /// The message of the empty turn.
         item: ItemId,
         /// Start of the silence.
+        #[serde(with = "crate::wire::ms")]
         from: Duration,
         /// End of the silence.
+        #[serde(with = "crate::wire::ms")]
         to: Duration,
     },
     /// The input buffer became a user message.
@@ -102,6 +108,7 @@ pub enum Notice {
         /// The item.
         item: ItemId,
         /// How much of its audio was heard.
+        #[serde(with = "crate::wire::ms")]
         audio_end: Duration,
         /// The words that were heard.
         text: String,
@@ -213,6 +220,7 @@ pub enum Notice {
         /// The reply.
         reply: ReplyId,
         /// First sample of speech.
+        #[serde(with = "crate::wire::ms")]
         at: Duration,
     },
     /// The speech was an interruption: the reply stops.
@@ -243,6 +251,7 @@ pub enum Notice {
     /// The session ends soon unless somebody speaks.
     IdleWarning {
         /// When it ends.
+        #[serde(with = "crate::wire::ms")]
         ends_at: Duration,
     },
     /// The session is over.
@@ -260,7 +269,7 @@ pub enum Notice {
 }
 
 /// How a reply came out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplyOutcome {
     /// The reply.
     pub reply: ReplyId,
@@ -273,6 +282,7 @@ pub struct ReplyOutcome {
     /// The words that were meant to follow.
     pub unheard: String,
     /// How much of the audio was heard.
+    #[serde(with = "crate::wire::ms")]
     pub audio_end: Duration,
     /// Who says so.
     pub heard_by: HeardBy,
@@ -281,7 +291,8 @@ pub struct ReplyOutcome {
 }
 
 /// How a reply ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ReplyStatus {
     /// Said to its end.
     Completed,
@@ -299,7 +310,8 @@ pub enum ReplyStatus {
 }
 
 /// Why a reply was cut off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CancelReason {
     /// The user took the turn.
     TurnDetected,
@@ -310,7 +322,8 @@ pub enum CancelReason {
 }
 
 /// Why a model could not finish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum IncompleteReason {
     /// The token limit.
     MaxOutputTokens,
@@ -319,7 +332,8 @@ pub enum IncompleteReason {
 }
 
 /// How it is known what was heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HeardBy {
     /// The client said so.
     Client,
@@ -328,7 +342,8 @@ pub enum HeardBy {
 }
 
 /// What is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The input buffer holds less than 100 ms.
     InputEmpty,
@@ -359,7 +374,8 @@ pub enum ErrorCode {
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The client closed it.
     ClientClosed,

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 /// What the session is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// Nobody speaks. The session waits for the user, or for the client (a pause, a function's output).
     WaitingForInput,

@@ -21,6 +21,7 @@ use crate::{
 };
 use ending::Ending;
 use reply::Reply;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Duration;
 use turn::{Awaited, Turn};
@@ -34,7 +35,8 @@ const MAX_AWAITED: usize = 16;
 const MAX_LEDGERS: usize = 32;
 
 /// What decided whether speech over a reply was an interruption.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// It lasted.
     Duration,
@@ -57,7 +59,8 @@ pub enum Evidence {
 }
 
 /// What happened in a session, counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Events of an old turn revision, an old reply, or an old edge of speech; ignored.
     pub stale_events: u64,
