@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use duologue_llm::EndpointConfig;
 use duologue_orchestrator::inference::InferencePool;
 use duologue_orchestrator::voice::VoiceClient;
 use duologue_orchestrator::{Engines, Orchestrator, OrchestratorConfig};
-use duologue_session::Limits;
+use duologue_session::{Limits, Speculation};
 use duologue_voicepack::VoicepackStore;
 use duologue_worker::{Worker, WorkerConfig};
 use tokio::net::TcpListener;
@@ -20,6 +20,15 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::engines::{self, DetectorChoice, SILERO, SMART_TURN};
 use crate::models;
+
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is
+    On,
+    /// It is not
+    Off,
+}
 
 /// The options, which are the keys of the configuration file too (`max-sessions: 8`). A flag counts before the
 /// environment, that before the file, that before the default.
@@ -169,6 +178,18 @@ pub struct ServeCommand {
         help_heading = "Conversation"
     )]
     partials_ms: u64,
+
+    /// Begin a reply as soon as a silence has a transcript, while it is still judged whether the turn is over; if
+    /// it was not, the model worked in vain
+    #[arg(
+        long,
+        env = "DUOLOGUE_SPECULATION",
+        value_enum,
+        default_value = "on",
+        value_name = "WHEN",
+        help_heading = "Conversation"
+    )]
+    speculation: Switch,
 
     /// Seconds of silence from both sides that end a session; 0: never
     #[arg(
@@ -394,6 +415,10 @@ impl ServeCommand {
                 idle_timeout: seconds(self.idle_timeout),
                 max_duration: seconds(self.max_duration),
                 ..Limits::default()
+            },
+            speculation: match self.speculation {
+                Switch::On => Speculation::On,
+                Switch::Off => Speculation::Off,
             },
             ..OrchestratorConfig::default()
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use duologue_asr::Recognizer;
 use duologue_llm::{ChatModel, DEFAULT_INSTRUCTIONS};
-use duologue_session::{InterruptionConfig, Limits, Timing};
+use duologue_session::{InterruptionConfig, Limits, Speculation, Timing};
 use duologue_vad::{EndOfTurn, SegmenterConfig};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,8 @@ pub struct OrchestratorConfig {
     pub timing: Timing,
     /// When a session ends by itself.
     pub limits: Limits,
+    /// Whether a reply is begun before the turn is known to be over.
+    pub speculation: Speculation,
 }
 
 impl Default for OrchestratorConfig {
@@ -72,6 +74,7 @@ impl Default for OrchestratorConfig {
             interruption: InterruptionConfig::default(),
             timing: Timing::default(),
             limits: Limits::default(),
+            speculation: Speculation::default(),
         }
     }
 }

@@ -51,6 +51,24 @@ pub enum Action {
         history: Vec<Item>,
         /// Instructions, tools and settings.
         options: Box<ReplyOptions>,
+        /// It is what [`Action::Speculate`] asked for: what came of that since is the reply's beginning.
+        speculated: bool,
+    },
+    /// The user is silent and may have finished: ask the model as [`Action::Prompt`] would, and keep what it answers
+    /// until that comes, or [`Action::CancelSpeculation`]. Nothing of it is told, and no function is called. There
+    /// is at most one.
+    Speculate {
+        /// The generation that it will have.
+        reply: ReplyId,
+        /// The conversation as it will be if the turn is over.
+        history: Vec<Item>,
+        /// Instructions, tools and settings.
+        options: Box<ReplyOptions>,
+    },
+    /// The turn went on, or the conversation changed: forget what was speculated.
+    CancelSpeculation {
+        /// Its generation.
+        reply: ReplyId,
     },
     /// Stop the model.
     CancelPrompt {

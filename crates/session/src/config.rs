@@ -20,6 +20,19 @@ pub struct Config {
     pub timing: Timing,
     /// When a session ends by itself, and how much it remembers.
     pub limits: Limits,
+    /// Whether the model may begin a reply while it is not yet sure that the turn is over.
+    pub speculation: Speculation,
+}
+
+/// Whether a reply is begun before the turn is known to be over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Speculation {
+    /// As soon as a silence has a transcript. If the user goes on, the work was in vain.
+    #[default]
+    On,
+    /// Never: no token is spent on a turn that is not over.
+    Off,
 }
 
 impl Config {
@@ -97,6 +110,9 @@ pub struct ConfigPatch {
     /// Ends and memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// Beginning a reply early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<Speculation>,
 }
 
 impl Config {
@@ -115,6 +131,7 @@ impl Config {
                 .unwrap_or_else(|| self.interruption.clone()),
             timing: patch.timing.clone().unwrap_or_else(|| self.timing.clone()),
             limits: patch.limits.clone().unwrap_or_else(|| self.limits.clone()),
+            speculation: patch.speculation.unwrap_or(self.speculation),
         }
     }
 }

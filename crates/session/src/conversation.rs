@@ -89,6 +89,16 @@ impl Conversation {
     pub fn history(&self, budget: usize) -> Vec<Item> {
         bounded(&self.items, budget)
     }
+
+    /// The same, if `item` were there: in the place of the one of its name, or else at the end.
+    pub fn history_with(&self, item: Item, budget: usize) -> Vec<Item> {
+        let mut items = self.items.clone();
+        match items.iter_mut().find(|known| known.id == item.id) {
+            Some(known) => *known = item,
+            None => items.push(item),
+        }
+        bounded(&items, budget)
+    }
 }
 
 /// See [`Conversation::history`].

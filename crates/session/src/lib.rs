@@ -42,7 +42,7 @@ mod wire;
 pub use action::{Action, TranscribeKind};
 pub use config::{
     Announce, AtOnset, Config, ConfigPatch, Eagerness, InterruptionConfig, Limits, Modality,
-    ReplyOptions, ReplyPatch, Timing, Tool, ToolChoice, TurnDetection,
+    ReplyOptions, ReplyPatch, Speculation, Timing, Tool, ToolChoice, TurnDetection,
 };
 pub use event::{Clause, Control, Event, Finish, Place, Usage, WordMark};
 pub use id::{ItemId, ReplyId, TurnId};

@@ -41,7 +41,14 @@ impl<O: Outbound> Driver<O> {
                 reply,
                 history,
                 options,
-            } => self.prompt(reply, &history, &options),
+                speculated,
+            } => self.prompt(reply, &history, &options, speculated),
+            Action::Speculate {
+                reply,
+                history,
+                options,
+            } => self.speculate(reply, &history, &options),
+            Action::CancelSpeculation { .. } => self.speculating = None,
             Action::CancelPrompt { reply } => {
                 if let Some((_, cancel)) = self.thinking.take_if(|(thinking, _)| *thinking == reply)
                 {

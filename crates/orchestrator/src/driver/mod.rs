@@ -11,6 +11,7 @@ mod inbound;
 mod models;
 mod outbound;
 mod speaking;
+mod speculating;
 mod thinking;
 mod turn_timer;
 
@@ -39,6 +40,7 @@ pub use speaking::LEAD;
 use hearing::Hearing;
 use inbound::STALL;
 use speaking::Speaking;
+use speculating::Speculating;
 
 /// Reports of models that may wait for the session.
 const FEEDBACK: usize = 256;
@@ -68,6 +70,7 @@ pub(crate) struct Driver<O> {
     speaking: Speaking,
     transcribing: HashMap<TurnId, Vec<(u32, Cancel)>>,
     thinking: Option<(ReplyId, CancellationToken)>,
+    speculating: Option<Speculating>,
     preparing: CancellationToken,
     timer: TurnTimer,
     timed_reply: Option<ReplyId>,
@@ -101,6 +104,7 @@ impl<O: Outbound> Driver<O> {
             interruption: config.interruption.clone(),
             timing: config.timing.clone(),
             limits: config.limits.clone(),
+            speculation: config.speculation,
             ..Config::default()
         }
         .patched(&client::config_patch(&settings));
@@ -128,6 +132,7 @@ impl<O: Outbound> Driver<O> {
             speaking: Speaking::new(engines.voice.clone(), &seed, voice),
             transcribing: HashMap::new(),
             thinking: None,
+            speculating: None,
             preparing: CancellationToken::new(),
             timer: TurnTimer::default(),
             timed_reply: None,
@@ -153,6 +158,7 @@ impl<O: Outbound> Driver<O> {
             };
             self.outbound.close(reason);
             self.preparing.cancel();
+            self.speculating = None;
             if let Some((_, cancel)) = self.thinking.take() {
                 cancel.cancel();
             }
@@ -167,6 +173,8 @@ impl<O: Outbound> Driver<O> {
                 turns = counters.turns,
                 interruptions = counters.interruptions,
                 retractions = counters.retractions,
+                speculations = counters.speculations,
+                speculations_kept = counters.speculations_kept,
                 underruns = self.mouth.underruns(),
                 "session ends"
             );

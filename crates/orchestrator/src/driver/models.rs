@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use duologue_asr::Cancel;
 use duologue_session::{
-    Event, Item, Modality, ReplyId, ReplyOptions, Role, State, TranscribeKind, TurnId,
+    Event, Item, Modality, ReplyId, ReplyOptions, Role, Speculation, State, TranscribeKind,
+    TurnId,
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::speculating::{KEPT_BACK, Speculating};
 use super::turn_timer::Step;
 use super::{Driver, clock, thinking};
 use crate::inference::Priority;
@@ -135,7 +138,7 @@ impl<O: Outbound> Driver<O> {
             Event::Transcript { turn, text, .. } => {
                 self.transcribing.remove(turn);
                 self.timer.reach(Step::Transcript, now);
-                if !text.is_empty() {
+                if !text.is_empty() && self.core.next_config().speculation == Speculation::Off {
                     // While the end of the turn is still judged, the model can read the question.
                     self.prepare(Some(text.clone()));
                 }
@@ -150,7 +153,13 @@ impl<O: Outbound> Driver<O> {
 
     // ---- thinking ----
 
-    pub(super) fn prompt(&mut self, reply: ReplyId, history: &[Item], options: &ReplyOptions) {
+    pub(super) fn prompt(
+        &mut self,
+        reply: ReplyId,
+        history: &[Item],
+        options: &ReplyOptions,
+        speculated: bool,
+    ) {
         self.timer.reach(Step::EndOfTurn, self.now());
         self.timed_reply = Some(reply);
         self.preparing.cancel();
@@ -159,21 +168,43 @@ impl<O: Outbound> Driver<O> {
             self.speaking
                 .choose(VoiceChoice::parse(voice, options.speed.unwrap_or(1.0)));
         }
+        let begun = self.speculating.take().filter(|_| speculated);
+        let cancel = match begun {
+            Some(begun) => begun.release(self.feedback.clone()),
+            None => self.think(reply, history, options, self.feedback.clone()),
+        };
+        self.thinking = Some((reply, cancel));
+    }
+
+    /// As [`prompt`](Self::prompt), but what comes of it is kept back.
+    pub(super) fn speculate(&mut self, reply: ReplyId, history: &[Item], options: &ReplyOptions) {
+        self.preparing.cancel();
+        let (sender, kept) = mpsc::channel(KEPT_BACK);
+        let cancel = self.think(reply, history, options, sender);
+        self.speculating = Some(Speculating::new(kept, cancel));
+    }
+
+    fn think(
+        &self,
+        reply: ReplyId,
+        history: &[Item],
+        options: &ReplyOptions,
+        events: mpsc::Sender<Event>,
+    ) -> CancellationToken {
         let cancel = CancellationToken::new();
-        self.thinking = Some((reply, cancel.clone()));
-        let request = thinking::chat_request(&self.seed, history, options);
         tokio::spawn(thinking::think(
             Arc::clone(&self.orchestrator.engines().chat),
-            request,
+            thinking::chat_request(&self.seed, history, options),
             reply,
             options.modality,
             self.settings
                 .language
                 .clone()
                 .unwrap_or_else(|| "en".into()),
-            cancel,
-            self.feedback.clone(),
+            cancel.clone(),
+            events,
         ));
+        cancel
     }
 
     /// Lets the model read what is known of its next prompt.

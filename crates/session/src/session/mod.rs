@@ -9,6 +9,7 @@ mod ending;
 mod hearing;
 mod reply;
 mod replying;
+mod speculating;
 mod timers;
 mod turn;
 
@@ -22,6 +23,7 @@ use crate::{
 use ending::Ending;
 use reply::Reply;
 use serde::{Deserialize, Serialize};
+use speculating::Speculated;
 use std::collections::VecDeque;
 use std::time::Duration;
 use turn::{Awaited, Turn};
@@ -80,6 +82,10 @@ pub struct Counters {
     pub retractions: u64,
     /// Times that the session heard its own voice for the user's.
     pub echoes: u64,
+    /// Replies begun before the turn was over.
+    pub speculations: u64,
+    /// Of these, the ones that were used.
+    pub speculations_kept: u64,
     /// Times that a reply fell silent while it was being spoken.
     pub gaps: u64,
     /// Times that the writer was told to go on because it had stopped.
@@ -118,6 +124,8 @@ pub struct Session {
     // The assistant.
     reply: Option<Reply>,
     last_reply: ReplyId,
+    /// A reply begun before the turn is over.
+    speculated: Option<Speculated>,
     /// A reply to be made as soon as nobody speaks.
     wanted: Option<ReplyPatch>,
     /// The reply had sounded when the user began to speak over it.
@@ -160,6 +168,7 @@ impl Session {
             patience: Patience::default(),
             reply: None,
             last_reply: ReplyId(0),
+            speculated: None,
             wanted: None,
             barged_while_audible: false,
             ledgers: VecDeque::new(),
@@ -270,6 +279,7 @@ impl Session {
         self.finish_if_said();
         self.start_wanted_reply();
         self.prompt_when_ready();
+        self.speculate();
     }
 
     /// The next thing to do.

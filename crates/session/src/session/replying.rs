@@ -101,12 +101,14 @@ impl Session {
             Some(items) => bounded(items, budget),
             None => self.conversation.history(budget),
         };
-        let action = Action::Prompt {
-            reply: reply.id,
+        let (id, options) = (reply.id, reply.options.clone());
+        let speculated = self.keep_speculation(id, &history, &options);
+        self.act(Action::Prompt {
+            reply: id,
             history,
-            options: Box::new(reply.options.clone()),
-        };
-        self.act(action);
+            options: Box::new(options),
+            speculated,
+        });
     }
 
     /// The reply under way, if that is the one meant; else the event is stale.

@@ -18,6 +18,7 @@ struct Reply {
 pub struct Checker {
     replies: HashMap<ReplyId, Reply>,
     newest: Option<ReplyId>,
+    speculated: Option<ReplyId>,
     state: Option<State>,
     speaking: Option<ItemId>,
     items: HashSet<ItemId>,
@@ -40,7 +41,19 @@ impl Checker {
     pub fn check(&mut self, action: &Action) {
         assert!(!self.closed, "{action:?} after Close");
         match action {
-            Action::Prompt { reply, .. } => {
+            Action::Speculate { reply, .. } => {
+                assert_eq!(self.speculated, None, "two speculations at once");
+                assert!(self.newest < Some(*reply), "{action:?} of a reply that is there");
+                self.speculated = Some(*reply);
+            }
+            Action::CancelSpeculation { reply } => {
+                assert_eq!(self.speculated.take(), Some(*reply), "{action:?}");
+            }
+            Action::Prompt {
+                reply, speculated, ..
+            } => {
+                let begun = self.speculated.take();
+                assert_eq!(begun, speculated.then_some(*reply), "{action:?}");
                 let known = self.live(*reply, action);
                 assert!(!known.prompted, "reply {reply} is prompted twice");
                 known.prompted = true;

@@ -145,6 +145,7 @@ pub struct World {
     /// Time of every frame sent.
     pub frames: Vec<(Duration, ReplyId)>,
     prompts: usize,
+    speculated_at: Option<Duration>,
     speech: Vec<Utterance>,
     queue: BTreeMap<(Duration, u64), Task>,
     count: u64,
@@ -170,6 +171,7 @@ impl World {
             truth: BTreeMap::new(),
             frames: Vec::new(),
             prompts: 0,
+            speculated_at: None,
             speech: Vec::new(),
             queue: BTreeMap::new(),
             count: 0,
@@ -366,7 +368,16 @@ impl World {
                 };
                 self.at(self.now + self.latency.judge, event);
             }
-            Action::Prompt { reply, .. } if !self.mute_model => self.answer(reply),
+            Action::Speculate { .. } => self.speculated_at = Some(self.now),
+            Action::CancelSpeculation { .. } => self.speculated_at = None,
+            Action::Prompt {
+                reply, speculated, ..
+            } => {
+                let begun = self.speculated_at.take().filter(|_| speculated);
+                if !self.mute_model {
+                    self.answer(reply, begun.unwrap_or(self.now));
+                }
+            }
             Action::CancelPrompt { reply } => {
                 self.queue
                     .retain(|_, task| !matches!(task, Task::Model { reply: r, .. } if *r == reply));
@@ -409,10 +420,11 @@ impl World {
         }
     }
 
-    fn answer(&mut self, reply: ReplyId) {
+    /// What the model has been writing since `begun`; what it has written already comes now.
+    fn answer(&mut self, reply: ReplyId, begun: Duration) {
         let clauses = self.replies[self.prompts.min(self.replies.len() - 1)].clone();
         self.prompts += 1;
-        let mut at = self.now + self.latency.first_clause;
+        let mut at = begun + self.latency.first_clause;
         for clause in clauses {
             self.schedule(
                 at,
