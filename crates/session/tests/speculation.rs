@@ -38,10 +38,11 @@ fn a_reply_begins_with_the_transcript_and_is_heard_when_the_turn_is_over() {
     assert_eq!(with.conversation(), without.conversation());
     assert_eq!((begun(&with), dropped(&with)), (1, 0));
     assert_eq!((begun(&without), dropped(&without)), (0, 0));
-    let over = with
-        .when(|a| matches!(a, Action::Prompt { .. }))
-        .unwrap();
-    assert!(first_frame(&with) > over, "nothing is heard before the turn is over");
+    let over = with.when(|a| matches!(a, Action::Prompt { .. })).unwrap();
+    assert!(
+        first_frame(&with) > over,
+        "nothing is heard before the turn is over"
+    );
     assert_eq!(
         first_frame(&without) - first_frame(&with),
         with.latency.first_clause
@@ -84,8 +85,10 @@ fn a_conversation_that_changes_meanwhile_is_asked_about_anew() {
     assert_eq!((begun(&world), dropped(&world)), (1, 1));
     assert!(
         world
-            .when(|a| matches!(a, Action::Prompt { speculated: false, options, .. }
-                if options.instructions == "Be brief."))
+            .when(
+                |a| matches!(a, Action::Prompt { speculated: false, options, .. }
+                if options.instructions == "Be brief.")
+            )
             .is_some()
     );
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use duologue_asr::Cancel;
 use duologue_session::{
-    Event, Item, Modality, ReplyId, ReplyOptions, Role, Speculation, State, TranscribeKind,
-    TurnId,
+    Event, Item, Modality, ReplyId, ReplyOptions, Role, Speculation, State, TranscribeKind, TurnId,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -43,7 +43,10 @@ impl Checker {
         match action {
             Action::Speculate { reply, .. } => {
                 assert_eq!(self.speculated, None, "two speculations at once");
-                assert!(self.newest < Some(*reply), "{action:?} of a reply that is there");
+                assert!(
+                    self.newest < Some(*reply),
+                    "{action:?} of a reply that is there"
+                );
                 self.speculated = Some(*reply);
             }
             Action::CancelSpeculation { reply } => {
