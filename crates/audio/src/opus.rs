@@ -104,6 +104,14 @@ impl OpusEncoder {
         Ok(self.packet[..length].to_vec())
     }
 
+    /// Spends on error correction what this percentage of lost packets needs,
+    /// 0 to 100, from the next frame on.
+    pub fn set_expected_loss(&mut self, percent: u8) -> Result<(), OpusError> {
+        self.inner
+            .set_packet_loss_perc(percent.min(100))
+            .map_err(|error| OpusError::Encode(error.to_string()))
+    }
+
     /// Samples at 48 kHz that the decoder's output lags the encoder's input:
     /// the pre-skip of RFC 7845.
     pub fn lookahead(&self) -> u32 {

@@ -1,0 +1,19 @@
+//! WebRTC without libwebrtc: what turns packets into sound and sound into packets, and peers that share one port.
+//!
+//! The parts that decide hold no clock and do no I/O, so that they are tested in virtual time: [`JitterBuffer`]
+//! makes a steady stream of frames out of packets as a network delivers them, [`VoiceTrack`] makes packets out of
+//! a reply's frames and keeps the RTP clock going through silence, [`OutputDelay`] guesses from receiver reports
+//! how long after sending a frame is heard. ICE, DTLS, SRTP and SCTP are str0m's, which is sans-IO too.
+
+mod arrival;
+mod jitter_buffer;
+mod output_delay;
+mod stretch;
+mod voice_track;
+
+pub use jitter_buffer::{JitterBuffer, JitterConfig, JitterStatistics, MediaPacket};
+pub use output_delay::OutputDelay;
+pub use voice_track::{TrackPacket, VoiceTrack};
+
+/// RTP clock of Opus, Hz (RFC 7587, section 4.1).
+pub const RTP_CLOCK: u64 = 48_000;
