@@ -169,6 +169,21 @@ pub struct ServeCommand {
     )]
     mind_threads: usize,
 
+    /// Leave unheard what does not stand out of the noise of the place
+    #[arg(
+        long,
+        env = "DUOLOGUE_NOISE_GATE",
+        value_enum,
+        default_value = "on",
+        value_name = "WHEN",
+        help_heading = "Hearing"
+    )]
+    noise_gate: Switch,
+
+    /// How much harder it is to be taken for speech while the assistant speaks; 1 is no harder
+    #[arg(long, env = "DUOLOGUE_SPEAKING_THRESHOLD_SCALE", default_value_t = 2.0, value_name = "F", value_parser = factor, help_heading = "Hearing")]
+    speaking_threshold_scale: f32,
+
     /// Milliseconds between two partial transcripts while a user speaks; 0 makes them only to judge interruptions
     #[arg(
         long,
@@ -210,6 +225,15 @@ pub struct ServeCommand {
         help_heading = "Conversation"
     )]
     max_duration: u64,
+}
+
+fn factor(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(factor) if (0.1..=100.0).contains(&factor) => Ok(factor),
+        _ => Err(format!(
+            "{text:?} is not a factor: use a number from 0.1 to 100"
+        )),
+    }
 }
 
 /// Takes the configuration file's values as the defaults of the command line.
@@ -411,6 +435,7 @@ impl ServeCommand {
             max_sessions: self.max_sessions.into(),
             language: self.language.clone(),
             voice: self.voice.clone(),
+            speaking_threshold_scale: self.speaking_threshold_scale,
             limits: Limits {
                 idle_timeout: seconds(self.idle_timeout),
                 max_duration: seconds(self.max_duration),
@@ -422,6 +447,9 @@ impl ServeCommand {
             },
             ..OrchestratorConfig::default()
         };
+        if self.noise_gate == Switch::Off {
+            config.hearing.gate = None;
+        }
         config.timing.partials =
             (self.partials_ms > 0).then(|| Duration::from_millis(self.partials_ms));
         match self

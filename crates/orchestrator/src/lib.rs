@@ -13,6 +13,6 @@ pub mod transport;
 pub mod voice;
 mod websocket;
 
-pub use driver::Detector;
+pub use driver::{Detector, HearingConfig};
 pub use http::router;
 pub use orchestrator::{Engines, Orchestrator, OrchestratorConfig};

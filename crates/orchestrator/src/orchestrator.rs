@@ -6,11 +6,11 @@ use std::time::Duration;
 use duologue_asr::Recognizer;
 use duologue_llm::{ChatModel, DEFAULT_INSTRUCTIONS};
 use duologue_session::{InterruptionConfig, Limits, Speculation, Timing};
-use duologue_vad::{EndOfTurn, SegmenterConfig};
+use duologue_vad::EndOfTurn;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::driver::{Detector, LEAD};
+use crate::driver::{Detector, HearingConfig, LEAD};
 use crate::http::ApiError;
 use crate::inference::InferencePool;
 use crate::realtime::VoiceNames;
@@ -49,8 +49,8 @@ pub struct OrchestratorConfig {
     pub lead: Duration,
     /// How much harder it is to be taken for speech while a reply is heard.
     pub speaking_threshold_scale: f32,
-    /// What makes speech out of the detector's probabilities.
-    pub segmenter: SegmenterConfig,
+    /// How sessions listen.
+    pub hearing: HearingConfig,
     /// What counts as an interruption.
     pub interruption: InterruptionConfig,
     /// The core's waits.
@@ -70,7 +70,7 @@ impl Default for OrchestratorConfig {
             language: None,
             lead: Duration::from_millis(200),
             speaking_threshold_scale: 2.0,
-            segmenter: SegmenterConfig::default(),
+            hearing: HearingConfig::default(),
             interruption: InterruptionConfig::default(),
             timing: Timing::default(),
             limits: Limits::default(),

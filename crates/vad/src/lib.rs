@@ -1,9 +1,10 @@
 //! Hearing before understanding: when someone speaks, and when they are done.
 //!
-//! Three parts that know nothing of each other. A [`VoiceDetector`] gives each
-//! short window of sound the probability that it holds speech. A
-//! [`SpeechSegmenter`] makes stretches of speech out of those probabilities, in
-//! sample time, without models or clocks. [`EndOfTurn`] listens to the last
+//! Four parts that know nothing of each other. A [`VoiceDetector`] gives each
+//! short window of sound the probability that it holds speech. A [`NoiseGate`]
+//! tells what stands out of the noise of the place. A [`SpeechSegmenter`] makes
+//! stretches of speech out of both, in sample time, without models or clocks;
+//! [`SpeechListener`] joins the three. [`EndOfTurn`] listens to the last
 //! seconds as a whole and tells whether they sound finished; it costs a
 //! hundred times a window and is meant to be asked once, at the first silence.
 //!
@@ -13,14 +14,18 @@
 mod detector;
 mod end_of_turn;
 mod error;
+mod gate;
 mod light;
+mod listener;
 mod segmenter;
 mod silero;
 
 pub use detector::{VoiceDetector, Window};
 pub use end_of_turn::EndOfTurn;
 pub use error::VadError;
+pub use gate::{GateConfig, GateStatistics, NoiseGate};
 pub use light::{Aggressiveness, LightDetector};
+pub use listener::{SpeechListener, ThresholdScale};
 pub use segmenter::{SegmentEvent, SegmenterConfig, SpeechSegmenter};
 pub use silero::{SileroDetector, SileroModel};
 

@@ -6,8 +6,18 @@
 //! A pause is told twice: early, so that transcription and the end-of-turn model
 //! can begin, and again when it has lasted so long that nothing else is to be
 //! waited for. Whoever decides sooner calls [`SpeechSegmenter::end`].
+//!
+//! A gate may have a say as well: speech begins only if enough of it is let
+//! through, and is over when nothing of it has been for a while. Where it began is
+//! the detector's to say, within reason.
 
 use crate::{Window, samples};
+
+/// How far before the first sound that a gate lets through speech may begin.
+const SOFT_ONSET: u64 = samples(300);
+/// Speech of which a gate lets nothing through for so long is over; one word may
+/// well be quieter than the others.
+const GATE_HOLD: u64 = samples(200);
 
 /// What turns probabilities into speech. Milliseconds of sound.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,12 +84,54 @@ pub struct SpeechSegmenter {
     start_threshold: f32,
     stop_threshold: f32,
     state: State,
-    /// Loud windows that are not believed yet begin here.
-    rising: Option<u64>,
+    /// Windows of speech, believed or not yet.
+    rising: Option<Rise>,
+    /// End of the last window that the gate let through in this speech.
+    last_open: u64,
     /// End of the last speech: pre-roll does not reach behind it.
     floor: u64,
     /// End of the last window.
     now: u64,
+}
+
+/// Windows in a row that the detector takes for speech.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Rise {
+    /// Where the first one begins.
+    start: u64,
+    /// Those that the gate lets through, no further apart than it holds.
+    open: Option<Open>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Open {
+    from: u64,
+    until: u64,
+    samples: u64,
+}
+
+impl Rise {
+    fn let_through(&mut self, window: &Window) {
+        let open = self
+            .open
+            .take_if(|open| window.start - open.until < GATE_HOLD)
+            .unwrap_or(Open {
+                from: window.start,
+                until: window.start,
+                samples: 0,
+            });
+        self.open = Some(Open {
+            until: window.end(),
+            samples: open.samples + u64::from(window.length),
+            ..open
+        });
+    }
+
+    /// Where speech begins if this is it: `None` while nothing was let through.
+    fn onset(&self) -> Option<u64> {
+        let open = self.open?;
+        Some(self.start.max(open.from.saturating_sub(SOFT_ONSET)))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,6 +154,7 @@ impl SpeechSegmenter {
             stop_threshold: 0.0,
             state: State::Quiet,
             rising: None,
+            last_open: 0,
             floor: 0,
             now: 0,
         };
@@ -111,21 +164,35 @@ impl SpeechSegmenter {
 
     /// Takes the next window.
     pub fn push(&mut self, window: &Window) -> Option<SegmentEvent> {
+        self.push_gated(window, true)
+    }
+
+    /// Takes the next window, and whether a gate lets it through.
+    pub fn push_gated(&mut self, window: &Window, open: bool) -> Option<SegmentEvent> {
         self.now = window.end();
         let p = window.probability;
         // Between the thresholds a window goes with what was before it.
         if p >= self.start_threshold {
-            self.rising.get_or_insert(window.start);
+            self.rising.get_or_insert(Rise {
+                start: window.start,
+                open: None,
+            });
         } else if p < self.stop_threshold {
             self.rising = None;
         }
+        if let Some(rise) = self.rising.as_mut().filter(|_| open) {
+            rise.let_through(window);
+        }
+        let enough = samples(self.config.min_speech_ms);
         let risen = self
             .rising
-            .filter(|&start| self.now - start >= samples(self.config.min_speech_ms));
+            .filter(|rise| rise.open.is_some_and(|open| open.samples >= enough))
+            .and_then(|rise| rise.onset());
         match self.state {
             State::Quiet => {
                 let start = risen?;
                 self.state = State::Speaking;
+                self.last_open = self.now;
                 let onset = start.saturating_sub(samples(self.config.pre_roll_ms));
                 Some(SegmentEvent::SpeechStarted {
                     onset_sample: onset.max(self.floor),
@@ -133,7 +200,14 @@ impl SpeechSegmenter {
             }
             State::Speaking => {
                 if p >= self.stop_threshold {
-                    return None;
+                    if open {
+                        self.last_open = self.now;
+                    }
+                    if self.now - self.last_open < GATE_HOLD {
+                        return None;
+                    }
+                    // To go on it must rise out of the noise again.
+                    self.rising = None;
                 }
                 self.state = State::Pausing {
                     since: window.start,
@@ -144,9 +218,13 @@ impl SpeechSegmenter {
             State::Pausing { since, told } => {
                 // A pause nobody was told of ends with the first loud window;
                 // after that a click must not pass for speech.
-                let resumed = if told { risen } else { self.rising };
+                let resumed = match told {
+                    true => risen,
+                    false => self.rising.and_then(|rise| rise.onset()),
+                };
                 if let Some(at) = resumed {
                     self.state = State::Speaking;
+                    self.last_open = self.now;
                     return told.then_some(SegmentEvent::SpeechResumed { at_sample: at });
                 }
                 self.pause(since, told)
@@ -164,7 +242,8 @@ impl SpeechSegmenter {
             });
         }
         // Not while it may be about to resume.
-        if told && self.rising.is_none() && silence >= samples(self.config.min_silence_ms) {
+        let rising = self.rising.and_then(|rise| rise.onset()).is_some();
+        if told && !rising && silence >= samples(self.config.min_silence_ms) {
             return self.end();
         }
         None
@@ -214,6 +293,11 @@ impl SpeechSegmenter {
     /// Whether there is speech that has not been told to have stopped.
     pub fn in_speech(&self) -> bool {
         self.state != State::Quiet
+    }
+
+    /// Whether there is speech at this moment, not a pause in it.
+    pub fn is_speaking(&self) -> bool {
+        self.state == State::Speaking
     }
 
     /// Samples of silence since speech paused; `None` while there is speech or

@@ -7,8 +7,9 @@ use std::sync::OnceLock;
 
 use duologue_audio::{decode_file, pcm};
 use duologue_vad::{
-    Aggressiveness, EndOfTurn, LightDetector, SegmentEvent, SegmenterConfig, SileroModel,
-    SpeechSegmenter, VadError, VoiceDetector, Window, samples,
+    Aggressiveness, EndOfTurn, GateConfig, LightDetector, SegmentEvent, SegmenterConfig,
+    SileroModel, SpeechListener, SpeechSegmenter, ThresholdScale, VadError, VoiceDetector, Window,
+    samples,
 };
 use duologue_voicepack::VoicepackStore;
 
@@ -139,6 +140,44 @@ fn no_onset_is_clipped_and_no_end_is_late() {
                 (-9600..=6400).contains(&end),
                 "{detector}, {name}: end off by {end}"
             );
+        }
+    }
+}
+
+#[test]
+fn the_first_sound_of_every_clip_survives_detector_gate_and_pre_roll() {
+    // The pre-roll that the conversation adds.
+    const PRE_ROLL: i64 = samples(300) as i64;
+    for over_a_reply in [false, true] {
+        for name in CLIPS {
+            let speech = clip(name);
+            let (first, _) = loud_span(&speech);
+            let mut sound = noise(4.0, 1e-3);
+            let offset = sound.len();
+            sound.extend(&speech);
+            for (detector, voice) in detectors() {
+                let config = SegmenterConfig {
+                    pre_roll_ms: 0,
+                    ..SegmenterConfig::default()
+                };
+                let mut listener = SpeechListener::new(voice, config, Some(GateConfig::default()));
+                let scale = if over_a_reply { 2.0 } else { 1.0 };
+                listener.set_threshold_scale(ThresholdScale {
+                    odds: scale,
+                    loudness: scale,
+                });
+                let mut told = Vec::new();
+                listener.hear(&sound, &mut told).unwrap();
+                let Some(&SegmentEvent::SpeechStarted { onset_sample }) = told.first() else {
+                    panic!("{detector}, {name}: {told:?}");
+                };
+                let begins = onset_sample as i64 - PRE_ROLL - (offset + first) as i64;
+                // `loud_span` knows no better than 10 ms.
+                assert!(
+                    (-12_800..=160).contains(&begins),
+                    "{detector}, {name}, over a reply: {over_a_reply}: begins {begins} samples after the first sound"
+                );
+            }
         }
     }
 }

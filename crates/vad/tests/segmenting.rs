@@ -188,6 +188,85 @@ fn a_longer_wait_can_be_asked_for_in_the_middle_of_a_pause() {
     assert_eq!(told, [(59 - 35, SpeechStopped { end_sample: at(20) })]);
 }
 
+/// Events of windows that are all speech, of which a gate lets these through.
+fn gated(segmenter: &mut SpeechSegmenter, counts: &[usize]) -> Vec<(usize, SegmentEvent)> {
+    let open = counts
+        .iter()
+        .enumerate()
+        .flat_map(|(i, &count)| vec![i % 2 == 1; count]);
+    let windows = row(&vec![0.97; counts.iter().sum()]);
+    windows
+        .iter()
+        .zip(open)
+        .enumerate()
+        .filter_map(|(i, (window, open))| Some((i, segmenter.push_gated(window, open)?)))
+        .collect()
+}
+
+#[test]
+fn a_voice_that_the_gate_never_lets_through_is_none() {
+    assert_eq!(gated(&mut segmenter(), &[500]), []);
+    // Nor one of which single windows are let through, now and then.
+    assert_eq!(gated(&mut segmenter(), &[50, 1, 50, 1, 50, 1, 50]), []);
+}
+
+#[test]
+fn a_word_that_begins_softly_is_told_from_its_soft_beginning() {
+    let config = SegmenterConfig {
+        pre_roll_ms: 0,
+        ..Default::default()
+    };
+    let mut quiet = row(&[0.02; 10]);
+    let mut segmenter = SpeechSegmenter::new(config);
+    run(&mut segmenter, &quiet);
+    let soft = row(&[0.97; 20]);
+    quiet.extend(soft.iter().skip(10));
+    let told: Vec<_> = quiet[10..]
+        .iter()
+        .enumerate()
+        .filter_map(|(i, window)| Some((i, segmenter.push_gated(window, i >= 5)?)))
+        .collect();
+    assert_eq!(
+        told,
+        [(
+            6,
+            SpeechStarted {
+                onset_sample: at(10)
+            }
+        )]
+    );
+}
+
+#[test]
+fn behind_a_crowd_that_never_stops_speech_begins_near_where_it_grew_loud() {
+    let config = SegmenterConfig {
+        pre_roll_ms: 0,
+        ..Default::default()
+    };
+    let told = gated(&mut SpeechSegmenter::new(config), &[100, 20]);
+    let onset_sample = at(100) - samples(300);
+    assert_eq!(told, [(101, SpeechStarted { onset_sample })]);
+}
+
+#[test]
+fn speech_before_a_crowd_is_over_when_the_gate_has_let_nothing_through_for_200_ms() {
+    let told = gated(&mut segmenter(), &[0, 20, 60]);
+    // The seventh window is the first to end 200 ms after the last that was let through.
+    let since = at(26);
+    assert_eq!(
+        told[1],
+        (
+            28,
+            Silence {
+                since_sample: since
+            }
+        )
+    );
+    assert_eq!(told[2], (47, SpeechStopped { end_sample: since }));
+    // A word that is quieter than the others does not end it.
+    assert_eq!(gated(&mut segmenter(), &[0, 20, 6, 20, 6, 20]).len(), 1);
+}
+
 proptest! {
     #[test]
     fn events_alternate_in_order_and_never_lie_in_the_future(
@@ -196,6 +275,7 @@ proptest! {
         silence_edge_ms in 0u32..300,
         min_silence_ms in 0u32..1000,
         scales in prop::collection::vec(0.3f32..4.0, 1..5),
+        gate in prop::collection::vec(any::<bool>(), 1..40),
     ) {
         let config = SegmenterConfig {
             min_speech_ms, silence_edge_ms, min_silence_ms, ..Default::default()
@@ -205,7 +285,7 @@ proptest! {
         let (mut onset, mut pause, mut floor) = (0, 0, 0);
         for (i, window) in row(&probabilities).iter().enumerate() {
             segmenter.set_threshold_scale(scales[i % scales.len()]);
-            match segmenter.push(window) {
+            match segmenter.push_gated(window, gate[i % gate.len()]) {
                 None => {}
                 Some(SpeechStarted { onset_sample }) => {
                     prop_assert!(!speaking && onset_sample >= floor && onset_sample <= window.start);

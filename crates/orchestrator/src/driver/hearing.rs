@@ -7,8 +7,8 @@ use std::time::Duration;
 use duologue_audio::pcm;
 use duologue_session::Event;
 use duologue_vad::{
-    Aggressiveness, LightDetector, SegmentEvent, SegmenterConfig, SileroModel, SpeechSegmenter,
-    VadError, VoiceDetector, Window,
+    Aggressiveness, GateConfig, GateStatistics, LightDetector, SegmentEvent, SegmenterConfig,
+    SileroModel, SpeechListener, ThresholdScale, VadError, VoiceDetector,
 };
 
 use super::clock::{SessionClock, length};
@@ -38,13 +38,26 @@ impl Detector {
     }
 }
 
-struct Ear {
-    detector: Box<dyn VoiceDetector>,
-    segmenter: SpeechSegmenter,
-    windows: Vec<Window>,
+/// How a session listens.
+#[derive(Clone, Copy, Debug)]
+pub struct HearingConfig {
+    /// What makes speech out of the detector's probabilities.
+    pub segmenter: SegmenterConfig,
+    /// What is too quiet to be meant for us; `None`: the detector alone decides.
+    pub gate: Option<GateConfig>,
 }
 
-type Listened = (Ear, Vec<SegmentEvent>, Option<VadError>);
+impl Default for HearingConfig {
+    /// With the gate.
+    fn default() -> Self {
+        Self {
+            segmenter: SegmenterConfig::default(),
+            gate: Some(GateConfig::default()),
+        }
+    }
+}
+
+type Listened = (SpeechListener, Vec<SegmentEvent>, Option<VadError>);
 
 /// One session's hearing.
 pub struct Hearing {
@@ -53,32 +66,41 @@ pub struct Hearing {
     pending: Vec<f32>,
     pool: InferencePool,
     kind: Detector,
-    config: SegmenterConfig,
+    config: HearingConfig,
     /// Here, or away listening.
-    ear: Option<Ear>,
+    ear: Option<SpeechListener>,
     job: Option<JobHandle<Listened>>,
     /// First sample of the ear's stream, which starts anew when an ear is lost.
     ear_start: u64,
-    scale: f32,
+    scale: ThresholdScale,
+    /// The ear does not know of the last [`set_threshold`](Self::set_threshold) yet.
+    new_threshold: bool,
+    /// What the gate knew when the ear was last here.
+    gate: Option<GateStatistics>,
 }
 
 impl Hearing {
     /// An ear at the start of a session. The core adds the pre-roll itself.
-    pub fn new(pool: InferencePool, kind: Detector, config: SegmenterConfig) -> Self {
+    pub fn new(pool: InferencePool, kind: Detector, config: HearingConfig) -> Self {
         let mut hearing = Self {
             clock: SessionClock::new(),
             kept: VecDeque::new(),
             pending: Vec::new(),
             pool,
             kind,
-            config: SegmenterConfig {
-                pre_roll_ms: 0,
+            config: HearingConfig {
+                segmenter: SegmenterConfig {
+                    pre_roll_ms: 0,
+                    ..config.segmenter
+                },
                 ..config
             },
             ear: None,
             job: None,
             ear_start: 0,
-            scale: 1.0,
+            scale: ThresholdScale::default(),
+            new_threshold: false,
+            gate: None,
         };
         hearing.renew_ear();
         hearing
@@ -112,9 +134,7 @@ impl Hearing {
 
     /// Whether the ear was last in speech. While it is away, so it is.
     pub fn in_speech(&self) -> bool {
-        self.ear
-            .as_ref()
-            .is_none_or(|ear| ear.segmenter.in_speech())
+        self.ear.as_ref().is_none_or(SpeechListener::in_speech)
     }
 
     /// What was heard since the last call. Waits for the ear; safe to drop.
@@ -126,6 +146,7 @@ impl Hearing {
         self.job = None;
         let events = match outcome {
             Ok((ear, events, error)) => {
+                self.gate = ear.gate();
                 self.ear = Some(ear);
                 if let Some(error) = error {
                     tracing::warn!(%error, "a window of sound was not listened to");
@@ -145,20 +166,27 @@ impl Hearing {
 
     /// How much harder than usual it is to be taken for speech, from the next sound on.
     pub fn set_threshold_scale(&mut self, scale: f32) {
-        self.scale = scale;
+        self.scale = ThresholdScale {
+            odds: scale,
+            loudness: scale,
+        };
+    }
+
+    /// What the noise gate knew last; `None` without one.
+    pub fn gate(&self) -> Option<GateStatistics> {
+        self.gate
     }
 
     /// The threshold for speech, from the next sound on.
     pub fn set_threshold(&mut self, start: f32) {
         let stop = (start - 0.15).max(start * 0.5);
-        if start == self.config.start_threshold {
+        let segmenter = &mut self.config.segmenter;
+        if start == segmenter.start_threshold {
             return;
         }
-        self.config.start_threshold = start;
-        self.config.stop_threshold = stop;
-        if let Some(ear) = &mut self.ear {
-            ear.segmenter = SpeechSegmenter::new(self.config);
-        }
+        segmenter.start_threshold = start;
+        segmenter.stop_threshold = stop;
+        self.new_threshold = true;
     }
 
     /// The sound between two times, as far as it is kept.
@@ -179,17 +207,15 @@ impl Hearing {
         let Some(mut ear) = self.ear.take() else {
             return;
         };
-        ear.segmenter.set_threshold_scale(self.scale);
+        if std::mem::take(&mut self.new_threshold) {
+            ear.set_segmenter(self.config.segmenter);
+        }
+        ear.set_threshold_scale(self.scale);
         let samples = std::mem::take(&mut self.pending);
         let waiting = samples.len() as u64;
         let submitted = self.pool.submit(Priority::Conversation, move || {
-            ear.windows.clear();
-            let error = ear.detector.process(&samples, &mut ear.windows).err();
-            let events = ear
-                .windows
-                .iter()
-                .filter_map(|window| ear.segmenter.push(window))
-                .collect();
+            let mut events = Vec::new();
+            let error = ear.hear(&samples, &mut events).err();
             (ear, events, error)
         });
         match submitted {
@@ -203,11 +229,8 @@ impl Hearing {
 
     fn renew_ear(&mut self) {
         self.ear_start = self.clock.received() - self.pending.len() as u64;
-        self.ear = Some(Ear {
-            detector: self.kind.start(),
-            segmenter: SpeechSegmenter::new(self.config),
-            windows: Vec::new(),
-        });
+        let HearingConfig { segmenter, gate } = self.config;
+        self.ear = Some(SpeechListener::new(self.kind.start(), segmenter, gate));
     }
 
     fn place(&self, event: SegmentEvent) -> Event {

@@ -34,7 +34,7 @@ use crate::realtime::{Dialect, InputDecoder, OutputEncoder, Scribe, SessionSetti
 use crate::transport::{Backlog, Inbound, Outbound};
 use turn_timer::TurnTimer;
 
-pub use hearing::Detector;
+pub use hearing::{Detector, HearingConfig};
 pub use speaking::LEAD;
 
 use hearing::Hearing;
@@ -121,7 +121,7 @@ impl<O: Outbound> Driver<O> {
             hearing: Hearing::new(
                 engines.ear.clone(),
                 engines.detector.clone(),
-                config.segmenter,
+                config.hearing,
             ),
             decoder: None,
             beside: None,
@@ -168,6 +168,14 @@ impl<O: Outbound> Driver<O> {
                 .for_each(|(_, cancel)| cancel.cancel());
             self.orchestrator.engines().chat.forget(&self.seed);
             let counters = self.core.counters();
+            if let Some(gate) = self.hearing.gate() {
+                tracing::info!(
+                    floor_dbfs = gate.floor_dbfs,
+                    threshold_dbfs = gate.threshold_dbfs,
+                    gating_ratio = gate.gating_ratio,
+                    "noise gate"
+                );
+            }
             tracing::info!(
                 ?reason,
                 turns = counters.turns,
