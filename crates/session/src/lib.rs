@@ -34,6 +34,7 @@ mod item;
 mod ledger;
 mod notice;
 mod playout;
+mod recording;
 mod session;
 mod state;
 mod turns;
@@ -50,6 +51,9 @@ pub use item::{Content, Item, ItemKind, ItemStatus, Role};
 pub use notice::{
     CancelReason, EndReason, ErrorCode, HeardBy, IncompleteReason, Notice, ReplyOutcome,
     ReplyStatus,
+};
+pub use recording::{
+    Beginning, Difference, Entry, Happening, RECORDING_FORMAT, Replayed, replay, rerecord,
 };
 pub use session::{Counters, Evidence, MAX_QUEUED, Session};
 pub use state::{State, TRANSITIONS, Trigger, diagram};

@@ -6,9 +6,10 @@
 mod support;
 
 use duologue_session::{
-    Action, Announce, AtOnset, Clause, Config, ConfigPatch, Control, Event, Finish,
-    InterruptionConfig, Item, ItemId, ItemKind, ItemStatus, Limits, MAX_QUEUED, Modality, Notice,
-    Place, ReplyId, ReplyPatch, Role, Session, State, Timing, TurnDetection, TurnId, WordMark,
+    Action, Announce, AtOnset, Beginning, Clause, Config, ConfigPatch, Control, Entry, Event,
+    Finish, Happening, InterruptionConfig, Item, ItemId, ItemKind, ItemStatus, Limits, MAX_QUEUED,
+    Modality, Notice, Place, RECORDING_FORMAT, ReplyId, ReplyPatch, Role, Session, State, Timing,
+    TurnDetection, TurnId, WordMark, replay, rerecord,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -159,6 +160,8 @@ struct Run {
     reply: ReplyId,
     /// Ways from state to state that were taken.
     ways: Vec<(State, State)>,
+    /// Kept where it is set.
+    recording: Option<Vec<Entry>>,
 }
 
 impl Run {
@@ -173,16 +176,30 @@ impl Run {
             audio: 0,
             reply: ReplyId(0),
             ways: Vec::new(),
+            recording: None,
+        }
+    }
+
+    fn record(&mut self, what: Happening) {
+        let at = self.now;
+        if let Some(recording) = &mut self.recording {
+            recording.push(Entry { at, what });
         }
     }
 
     fn handle(&mut self, event: Event) {
+        if self.recording.is_some() {
+            self.record(Happening::Event(event.clone()));
+        }
         self.session.handle(self.now, event);
         let mut count = 0;
         while let Some(action) = self.session.poll() {
             count += 1;
             assert!(count < 200, "one event makes {count} actions");
             self.checker.check(&action);
+            if self.recording.is_some() {
+                self.record(Happening::Action(action.clone()));
+            }
             match action {
                 Action::Transcribe { turn, revision, .. } => self.asked = (turn, revision),
                 Action::Speak {
@@ -488,6 +505,28 @@ proptest! {
         for step in after {
             run.step(step); // the checker allows nothing after Close
         }
+    }
+
+    #[test]
+    fn what_is_written_down_is_read_back_and_plays_again(config in config(), steps in prop::collection::vec(step(), 1..60)) {
+        let beginning = Beginning { format: RECORDING_FORMAT, seed: "p".into(), config: config.clone() };
+        let mut run = Run::new(config);
+        run.recording = Some(Vec::new());
+        for step in steps {
+            run.step(step);
+        }
+        let entries = run.recording.take().unwrap();
+        let written: Vec<String> = entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
+        let read: Vec<Entry> = written.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        prop_assert_eq!(&entries, &read);
+        let written = serde_json::to_string(&beginning).unwrap();
+        let read_beginning: Beginning = serde_json::from_str(&written).unwrap();
+        prop_assert_eq!(&beginning, &read_beginning);
+        let replayed = replay(&read_beginning, &read, true).map_err(|difference| {
+            TestCaseError::fail(format!("{difference:?}"))
+        })?;
+        prop_assert_eq!(replayed.counters, run.session.counters());
+        prop_assert_eq!(rerecord(&read_beginning, &read), read);
     }
 
     #[test]
