@@ -14,6 +14,7 @@ export function initial() {
     connection: "off", // off | asking (for the microphone) | connecting | open | waiting (to try again)
     microphone: false, // open and sending
     session: null,
+    recorded: false, // the server keeps this conversation
     duologue: false, // the server speaks the duologue.* events
     serverState: null,
     userSpeaking: false,
@@ -93,7 +94,7 @@ const GA_NAMES = {
 };
 
 const HANDLERS = {
-  "session.created": (state, { session }) => ({ ...state, session }),
+  "session.created": (state, { session }) => ({ ...state, session, recorded: session?.duologue?.recording === true }),
   "session.updated": (state, { session }) => ({
     ...state,
     session,
@@ -241,6 +242,8 @@ const HANDLERS = {
     ...state,
     notice: { level: "info", text: `Nobody has spoken for a while: the conversation ends in ${Math.ceil(ends_in_ms / 1000)} seconds.` },
   }),
+  // It has stopped because it had to; the conversation goes on.
+  "duologue.recording": (state, { active }) => ({ ...state, recorded: active === true }),
   "duologue.turn.metrics": (state, { turn, steps, voice_to_voice_ms }) =>
     addPlayed({
       ...state,

@@ -58,6 +58,7 @@ export class View {
       byId("talk").setAttribute("aria-disabled", String(IDLE.has(now)));
     }
     byId("hang-up").disabled = !live;
+    byId("recorded").hidden = !(live && state.recorded);
     byId("mute").disabled = !state.microphone;
     const muted = state.microphone && state.muted;
     if (byId("mute").getAttribute("aria-pressed") !== String(muted)) {

@@ -349,3 +349,13 @@ test("no order of events breaks the reducer", () => {
     if (n % 50 === 0) state = initial();
   }
 });
+
+test("a conversation that the server keeps is shown as recorded until the recording stops", () => {
+  const created = (recording) => ({ type: "session.created", session: { duologue: { events: false, recording } } });
+  assert.equal(run([...OPEN, created(false)]).state.recorded, false);
+  assert.equal(run([...OPEN, { type: "session.created", session: {} }]).state.recorded, false);
+  const { state } = run([...OPEN, created(true), DUOLOGUE]);
+  assert.equal(state.recorded, true);
+  assert.equal(run([{ type: "duologue.recording", active: false, reason: "full" }], state).state.recorded, false);
+  assert.equal(run([created(false)], state).state.recorded, false);
+});

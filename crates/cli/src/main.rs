@@ -6,6 +6,7 @@ mod engines;
 mod logging;
 mod models;
 mod realtime;
+mod replay;
 mod say;
 mod serve;
 mod talk;
@@ -40,6 +41,7 @@ enum Command {
     Transcribe(transcribe::TranscribeCommand),
     Bench(bench::BenchCommand),
     Models(models::ModelsCommand),
+    Replay(replay::ReplayCommand),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +88,7 @@ async fn run(command: Option<Command>) -> anyhow::Result<()> {
         Some(Command::Transcribe(command)) => command.run().await,
         Some(Command::Bench(command)) => command.run().await,
         Some(Command::Models(command)) => command.run().await,
+        Some(Command::Replay(command)) => command.run(),
         None => default_serve()?.run().await,
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use duologue_llm::EndpointConfig;
 use duologue_orchestrator::inference::InferencePool;
+use duologue_orchestrator::recording::{self, RecordingConfig};
 use duologue_orchestrator::voice::VoiceClient;
 use duologue_orchestrator::{Engines, Orchestrator, OrchestratorConfig};
 use duologue_session::{Limits, Speculation};
@@ -29,6 +30,9 @@ pub enum Switch {
     /// It is not
     Off,
 }
+
+/// A day.
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// The options, which are the keys of the configuration file too (`max-sessions: 8`). A flag counts before the
 /// environment, that before the file, that before the default.
@@ -225,6 +229,58 @@ pub struct ServeCommand {
         help_heading = "Conversation"
     )]
     max_duration: u64,
+
+    /// Turns a session answers before it ends; 0: no limit. The last answer is said to its end
+    #[arg(
+        long,
+        env = "DUOLOGUE_MAX_TURNS",
+        default_value_t = 0,
+        value_name = "N",
+        help_heading = "Conversation"
+    )]
+    max_turns: u32,
+
+    /// Spoken before a session ends by one of these limits; without it, it ends silently
+    #[arg(
+        long,
+        env = "DUOLOGUE_GOODBYE",
+        value_name = "TEXT",
+        help_heading = "Conversation"
+    )]
+    goodbye: Option<String>,
+
+    /// Tokens of the conversation that the model is given, at four characters a token. Beyond, the oldest is left
+    /// out: whole messages, a function call with its output; system messages stay
+    #[arg(
+        long,
+        env = "DUOLOGUE_HISTORY_TOKENS",
+        default_value_t = 3_000,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Conversation"
+    )]
+    history_tokens: u32,
+
+    /// Keep every session in this folder: what was said, what was done, and the sound of both sides. Off unless
+    /// named. Clients are told
+    #[arg(
+        long,
+        env = "DUOLOGUE_RECORD",
+        value_name = "DIR",
+        help_heading = "Recording"
+    )]
+    record: Option<PathBuf>,
+
+    /// Days after which a recording is deleted; without it, never
+    #[arg(
+        long,
+        env = "DUOLOGUE_RECORD_KEEP",
+        value_name = "DAYS",
+        value_parser = clap::value_parser!(u32).range(1..=3_650),
+        requires = "record",
+        help_heading = "Recording"
+    )]
+    record_keep: Option<u32>,
 }
 
 fn factor(text: &str) -> Result<f32, String> {
@@ -315,6 +371,9 @@ impl ServeCommand {
         let (engines, worker) = self.load(&store).await?;
         let shutdown = CancellationToken::new();
         let config = self.orchestrator_config()?;
+        if let Some(recording) = &config.recording {
+            start_recording(recording, &shutdown)?;
+        }
         let orchestrator = Arc::new(Orchestrator::new(engines, config, shutdown.clone()).await?);
         println!(
             "\nDuologue is ready. Open http://{} and talk.\n",
@@ -439,12 +498,19 @@ impl ServeCommand {
             limits: Limits {
                 idle_timeout: seconds(self.idle_timeout),
                 max_duration: seconds(self.max_duration),
+                max_turns: (self.max_turns > 0).then_some(self.max_turns),
+                goodbye: self.goodbye.clone(),
+                history_tokens: self.history_tokens as usize,
                 ..Limits::default()
             },
             speculation: match self.speculation {
                 Switch::On => Speculation::On,
                 Switch::Off => Speculation::Off,
             },
+            recording: self.record.clone().map(|folder| RecordingConfig {
+                folder,
+                keep: self.record_keep.map(|days| DAY * days),
+            }),
             ..OrchestratorConfig::default()
         };
         if self.noise_gate == Switch::Off {
@@ -466,6 +532,52 @@ impl ServeCommand {
         }
         Ok(config)
     }
+}
+
+/// Says loudly that sessions are kept, and deletes what is too old, now and every hour.
+fn start_recording(config: &RecordingConfig, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    recording::check(&config.folder).with_context(|| {
+        format!(
+            "cannot keep recordings in {}; choose another folder with --record",
+            config.folder.display()
+        )
+    })?;
+    let kept = match config.keep {
+        Some(keep) => format!("deleted after {} days", keep.as_secs() / DAY.as_secs()),
+        None => "never deleted".to_owned(),
+    };
+    let folder = config.folder.display();
+    println!(
+        "\nRECORDING IS ON: every session's words and sound are kept in {folder} ({kept}).\n\
+         Tell the people who talk to this server; their clients are told."
+    );
+    tracing::warn!(%folder, %kept, "recording is on: words and sound of every session are kept");
+    let Some(keep) = config.keep else {
+        return Ok(());
+    };
+    let (folder, shutdown) = (config.folder.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        let mut hours = tokio::time::interval(Duration::from_secs(3_600));
+        loop {
+            tokio::select! {
+                _ = hours.tick() => {}
+                () = shutdown.cancelled() => return,
+            }
+            let folder = folder.clone();
+            let pruning = tokio::task::spawn_blocking(move || {
+                recording::prune(&folder, keep, std::time::SystemTime::now())
+            });
+            match pruning.await {
+                Ok(Ok(pruned)) if pruned.deleted > 0 => {
+                    tracing::info!(deleted = pruned.deleted, "old recordings were deleted");
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "old recordings were not looked for"),
+                Err(error) => tracing::warn!(%error, "old recordings were not looked for"),
+            }
+        }
+    });
+    Ok(())
 }
 
 fn endpoint_config(url: &str, model: &str) -> EndpointConfig {

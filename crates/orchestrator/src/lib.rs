@@ -9,6 +9,7 @@ pub mod inference;
 pub mod mouth;
 mod orchestrator;
 pub mod realtime;
+pub mod recording;
 pub mod transport;
 pub mod voice;
 mod websocket;

@@ -1,11 +1,11 @@
 //! What all sessions share: models, slots, configuration.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use duologue_asr::Recognizer;
 use duologue_llm::{ChatModel, DEFAULT_INSTRUCTIONS};
-use duologue_session::{InterruptionConfig, Limits, Speculation, Timing};
+use duologue_session::{Beginning, InterruptionConfig, Limits, Speculation, Timing};
 use duologue_vad::EndOfTurn;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::driver::{Detector, HearingConfig, LEAD};
 use crate::http::ApiError;
 use crate::inference::InferencePool;
-use crate::realtime::VoiceNames;
+use crate::realtime::{HEARING_RATE, SessionSettings, VoiceNames};
+use crate::recording::{RecordingConfig, SessionFile};
 use crate::voice::{VoiceChoice, VoiceClient, VoiceError, VoiceSession};
 
 /// The models that sessions share.
@@ -59,6 +60,8 @@ pub struct OrchestratorConfig {
     pub limits: Limits,
     /// Whether a reply is begun before the turn is known to be over.
     pub speculation: Speculation,
+    /// Where sessions are kept; `None`: nowhere.
+    pub recording: Option<RecordingConfig>,
 }
 
 impl Default for OrchestratorConfig {
@@ -75,6 +78,7 @@ impl Default for OrchestratorConfig {
             timing: Timing::default(),
             limits: Limits::default(),
             speculation: Speculation::default(),
+            recording: None,
         }
     }
 }
@@ -173,6 +177,46 @@ impl Orchestrator {
             name
         };
         Ok(VoiceChoice::parse(&self.voices.resolve(name)?, speed))
+    }
+
+    /// What a recording tells of a session that begins now.
+    pub(crate) fn session_file(
+        &self,
+        beginning: Beginning,
+        settings: &SessionSettings,
+    ) -> SessionFile {
+        let models = [
+            ("asr", self.engines.recognizer.info().name.clone()),
+            ("llm", self.engines.chat.info().name.clone()),
+            ("voice", settings.voice.clone()),
+            ("vad", self.engines.detector.name()),
+            (
+                "end_of_turn",
+                if self.engines.end_of_turn.is_some() {
+                    "smart-turn".into()
+                } else {
+                    "none".into()
+                },
+            ),
+        ];
+        SessionFile {
+            session: format!("sess_{}", beginning.seed),
+            beginning,
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_unix_ms: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as u64),
+            models: models
+                .into_iter()
+                .map(|(role, name)| (role.to_owned(), name))
+                .collect(),
+            lead_ms: self.config.lead.as_millis() as u64,
+            speaking_threshold_scale: self.config.speaking_threshold_scale,
+            user_rate: HEARING_RATE,
+            assistant_rate: duologue_audio::SAMPLE_RATE,
+            complete: false,
+            stopped_because: None,
+        }
     }
 
     /// A part of names that no other session has.

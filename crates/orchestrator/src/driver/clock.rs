@@ -129,6 +129,13 @@ impl SessionClock {
     }
 }
 
+/// How many samples at [`HEARING_RATE`] a time is from the start.
+#[must_use]
+pub fn position(time: Duration) -> u64 {
+    // Rounded, so that a sample's own time gives its own number.
+    (time.as_micros() as u64 * u64::from(HEARING_RATE) + 500_000) / 1_000_000
+}
+
 /// How long samples at [`HEARING_RATE`] last.
 #[must_use]
 pub fn length(samples: u64) -> Duration {

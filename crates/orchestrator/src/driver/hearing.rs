@@ -30,6 +30,14 @@ pub enum Detector {
 }
 
 impl Detector {
+    /// Its name, for people.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Silero(_) => "silero".into(),
+            Self::Light(level) => format!("light {level:?}"),
+        }
+    }
+
     fn start(&self) -> Box<dyn VoiceDetector> {
         match self {
             Self::Silero(model) => Box::new(model.detector()),

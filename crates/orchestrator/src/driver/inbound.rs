@@ -5,7 +5,7 @@ use std::time::Duration;
 use duologue_audio::Resampler;
 use duologue_session::{Control, Event, ItemId};
 
-use super::{Driver, client};
+use super::{Driver, client, clock};
 use crate::realtime::{
     ClientEvent, EventError, HEARING_RATE, InputDecoder, SessionSettings, TurnDetection,
     apply_update,
@@ -155,7 +155,18 @@ impl<O: Outbound> Driver<O> {
     pub(super) fn receive(&mut self, samples: Vec<f32>) {
         if !samples.is_empty() {
             self.last_sound = self.wall();
-            self.hearing.receive(samples, self.last_sound);
+            self.hear(samples, self.last_sound);
+        }
+    }
+
+    fn hear(&mut self, samples: Vec<f32>, wall: Duration) {
+        // Where they lie in time is known once the clock has taken them; the recorder cannot wait for that.
+        let copy = self.core.recorder.is_some().then(|| samples.clone());
+        self.hearing.receive(samples, wall);
+        if let (Some(recorder), Some(samples)) = (&mut self.core.recorder, copy) {
+            let clock = self.hearing.clock();
+            let begins = clock.time_of(clock.received() - samples.len() as u64);
+            recorder.user(clock::position(begins), &samples);
         }
     }
 
@@ -164,7 +175,7 @@ impl<O: Outbound> Driver<O> {
         let wall = self.wall();
         if self.hearing.in_speech() && wall >= self.last_sound + STALL {
             let samples = STALL_STEP.as_millis() as usize * HEARING_RATE as usize / 1_000;
-            self.hearing.receive(vec![0.0; samples], wall);
+            self.hear(vec![0.0; samples], wall);
             self.last_sound = wall + STALL_STEP - STALL;
         }
     }

@@ -6,6 +6,7 @@
 mod actions;
 mod client;
 mod clock;
+mod core;
 mod hearing;
 mod inbound;
 mod models;
@@ -21,7 +22,10 @@ use std::time::Duration;
 
 use duologue_asr::Cancel;
 use duologue_audio::Resampler;
-use duologue_session::{Config, EndReason, Event, ReplyId, Session, TurnId};
+use duologue_session::{
+    Beginning, Config, EndReason, Event, RECORDING_FORMAT, ReplyId, Session, TurnId,
+};
+use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,12 +35,14 @@ use crate::Orchestrator;
 use crate::mouth::Mouth;
 use crate::orchestrator::Admission;
 use crate::realtime::{Dialect, InputDecoder, OutputEncoder, Scribe, SessionSettings, VoiceNames};
+use crate::recording::Recorder;
 use crate::transport::{Backlog, Inbound, Outbound};
 use turn_timer::TurnTimer;
 
 pub use hearing::{Detector, HearingConfig};
 pub use speaking::LEAD;
 
+use self::core::Core;
 use hearing::Hearing;
 use inbound::STALL;
 use speaking::Speaking;
@@ -53,7 +59,7 @@ pub(crate) struct Driver<O> {
     _slot: OwnedSemaphorePermit,
     seed: String,
     started: Instant,
-    core: Session,
+    core: Core,
     settings: SessionSettings,
     voices: VoiceNames,
     scribe: Scribe,
@@ -100,6 +106,7 @@ impl<O: Outbound> Driver<O> {
         } = admission;
         let mut settings = SessionSettings::new(&model, &config.instructions, &config.voice);
         settings.language.clone_from(&config.language);
+        settings.recorded = config.recording.is_some();
         let core_config = Config {
             interruption: config.interruption.clone(),
             timing: config.timing.clone(),
@@ -108,12 +115,20 @@ impl<O: Outbound> Driver<O> {
             ..Config::default()
         }
         .patched(&client::config_patch(&settings));
+        let recorder = config.recording.as_ref().map(|recording| {
+            let beginning = Beginning {
+                format: RECORDING_FORMAT,
+                seed: seed.clone(),
+                config: core_config.clone(),
+            };
+            Recorder::begin(recording, orchestrator.session_file(beginning, &settings))
+        });
         let (feedback, reports) = mpsc::channel(FEEDBACK);
         Self {
             orchestrator: Arc::clone(orchestrator),
             _slot: slot,
             started: Instant::now(),
-            core: Session::new(&seed, core_config),
+            core: Core::new(Session::new(&seed, core_config), recorder),
             voices,
             scribe: Scribe::new(&seed, dialect, settings.clone()),
             settings,
@@ -167,6 +182,9 @@ impl<O: Outbound> Driver<O> {
                 .flatten()
                 .for_each(|(_, cancel)| cancel.cancel());
             self.orchestrator.engines().chat.forget(&self.seed);
+            if let Some(recorder) = self.core.recorder.take() {
+                recorder.finish().await;
+            }
             let counters = self.core.counters();
             if let Some(gate) = self.hearing.gate() {
                 tracing::info!(
@@ -202,6 +220,7 @@ impl<O: Outbound> Driver<O> {
         let mut closing = false;
         loop {
             self.act()?;
+            self.tell_of_recording()?;
             if let Some(reason) = self.ended {
                 return Ok(reason);
             }
@@ -251,6 +270,23 @@ impl<O: Outbound> Driver<O> {
             .min();
         // Nothing is due: an hour is as good as never.
         self.started + next.unwrap_or(self.wall() + Duration::from_secs(3_600))
+    }
+
+    /// Says, once, that the recording has stopped.
+    fn tell_of_recording(&mut self) -> Result<(), Backlog> {
+        let stopped = self
+            .core
+            .recorder
+            .as_mut()
+            .and_then(Recorder::newly_stopped);
+        let Some(reason) = stopped.map(str::to_owned) else {
+            return Ok(());
+        };
+        tracing::error!(%reason, "the recording of this session has stopped; the session goes on");
+        self.own(
+            "duologue.recording",
+            json!({"active": false, "reason": reason}),
+        )
     }
 
     /// Tells the core, and does what it says.

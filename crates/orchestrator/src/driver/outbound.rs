@@ -8,6 +8,7 @@ use serde_json::json;
 use super::Driver;
 use super::speaking::Voiced;
 use super::turn_timer::Step;
+use crate::mouth::samples_in;
 use crate::realtime::{EventError, OutputEncoder};
 use crate::transport::{Backlog, Outbound};
 
@@ -74,6 +75,10 @@ impl<O: Outbound> Driver<O> {
         let Some((reply, samples)) = self.mouth.sent() else {
             return Ok(());
         };
+        let now = self.now();
+        if let Some(recorder) = &mut self.core.recorder {
+            recorder.assistant(samples_in(now), frames);
+        }
         if !self.outbound.sound(reply, frames)? {
             let bytes = self.encode(reply, frames);
             for event in self.scribe.audio_delta(reply, &bytes) {

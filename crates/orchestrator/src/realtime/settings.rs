@@ -322,6 +322,8 @@ pub struct SessionSettings {
     pub temperature: Option<f32>,
     /// Whether the client wants the `duologue.*` events.
     pub duologue_events: bool,
+    /// Whether the server keeps the session. Not the client's to choose.
+    pub recorded: bool,
 }
 
 impl SessionSettings {
@@ -345,6 +347,7 @@ impl SessionSettings {
             max_output_tokens: None,
             temperature: None,
             duologue_events: false,
+            recorded: false,
         }
     }
 
@@ -369,7 +372,7 @@ impl SessionSettings {
                 "truncation": "auto",
                 "prompt": null,
                 "include": null,
-                "duologue": {"events": self.duologue_events},
+                "duologue": {"events": self.duologue_events, "recording": self.recorded},
                 "audio": {
                     "input": {
                         "format": self.input.to_json(),
@@ -401,7 +404,7 @@ impl SessionSettings {
                 "tool_choice": self.tool_choice,
                 "temperature": self.temperature.unwrap_or(0.8),
                 "max_response_output_tokens": limit,
-                "duologue": {"events": self.duologue_events},
+                "duologue": {"events": self.duologue_events, "recording": self.recorded},
             }),
         }
     }
