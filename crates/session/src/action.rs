@@ -52,6 +52,7 @@ pub enum Action {
         /// Instructions, tools and settings.
         options: Box<ReplyOptions>,
         /// It is what [`Action::Speculate`] asked for: what came of that since is the reply's beginning.
+        #[serde(default)] // recordings that are older do not have it
         speculated: bool,
     },
     /// The user is silent and may have finished: ask the model as [`Action::Prompt`] would, and keep what it answers

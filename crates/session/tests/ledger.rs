@@ -28,15 +28,27 @@ fn random_reply(dice: &mut Dice) -> Vec<Clause> {
         .collect()
 }
 
+/// How a client tells what it played.
+#[derive(Clone, Copy, Default)]
+struct Reports {
+    /// How often; `None`: never.
+    every: Option<Duration>,
+    late: Duration,
+    /// Of so many one arrives.
+    one_of: u64,
+}
+
 /// One interrupted conversation; the outcome of its first reply and the truth about it.
-fn interrupted(seed: u64, reports: Option<Duration>) -> (String, String, bool) {
+fn interrupted(seed: u64, reports: Reports) -> (String, String, bool) {
     let mut dice = Dice::new(seed);
     let mut world = World::new(Config::default());
     world.replies = vec![random_reply(&mut dice), vec![Clause::plain("Well.")]];
     world.latency.asr = ms(dice.roll(20, 600));
     world.latency.real_time_factor = f64::from(u32::try_from(dice.roll(1, 150)).unwrap()) / 100.0;
     world.latency.next_clause = ms(dice.roll(10, 800));
-    world.latency.reports = reports;
+    world.latency.reports = reports.every;
+    world.latency.report_delay = reports.late;
+    world.latency.report_every = reports.one_of.max(1);
     world.says(ms(500), ms(1_000), "tell me a story");
     world.run_until_speaking();
     if dice.roll(0, 3) == 0 {
@@ -60,7 +72,7 @@ fn interrupted(seed: u64, reports: Option<Duration>) -> (String, String, bool) {
 fn over_1000_random_interruptions_no_word_unheard_is_in_the_history_and_none_heard_is_missing() {
     let mut interruptions = 0;
     for seed in 0..runs() {
-        let (history, truth, was_interrupted) = interrupted(seed, None);
+        let (history, truth, was_interrupted) = interrupted(seed, Reports::default());
         assert_eq!(history, truth, "seed {seed}");
         interruptions += u64::from(was_interrupted);
     }
@@ -74,9 +86,85 @@ fn over_1000_random_interruptions_no_word_unheard_is_in_the_history_and_none_hea
 #[test]
 fn with_a_client_that_reports_its_playout_likewise() {
     for seed in 0..runs() {
-        let (history, truth, _) = interrupted(seed, Some(ms(50)));
+        let reports = Reports {
+            every: Some(ms(50)),
+            ..Reports::default()
+        };
+        let (history, truth, _) = interrupted(seed, reports);
         assert_eq!(history, truth, "seed {seed}");
     }
+}
+
+#[test]
+fn reports_that_come_late_or_not_at_all_end_in_the_same_history() {
+    for seed in 0..runs() {
+        let mut dice = Dice::new(seed + 77);
+        let reports = Reports {
+            every: Some(ms(50)),
+            late: ms(dice.roll(1, 1_500)),
+            one_of: dice.roll(1, 8),
+        };
+        let (history, truth, _) = interrupted(seed, reports);
+        assert_eq!(history, truth, "seed {seed}");
+    }
+}
+
+/// A client that hears speech itself, stops its player at once and says where.
+#[test]
+fn a_client_that_truncates_by_itself_has_the_last_word_on_what_was_heard() {
+    let mut truncated = 0;
+    for seed in 0..runs() {
+        let mut dice = Dice::new(seed);
+        let mut world = World::new(Config::default());
+        world.replies = vec![random_reply(&mut dice), vec![Clause::plain("Well.")]];
+        world.latency.reports = (dice.roll(0, 2) == 0).then(|| ms(50));
+        world.says(ms(500), ms(1_000), "tell me a story");
+        world.run_until_speaking();
+        let reply = world.session.reply().unwrap();
+        let item = world
+            .notices()
+            .into_iter()
+            .find_map(|notice| match notice {
+                Notice::ReplyItemAdded { item, .. } => Some(item.id.clone()),
+                _ => None,
+            })
+            .unwrap();
+        let at = world.now + ms(dice.roll(100, 4_000));
+        if dice.roll(0, 2) == 0 {
+            world.says(at, ms(900), "xyz zyx xxy yyx zzx");
+        }
+        // Before the server has heard of the speech, or after it has ended the reply for it.
+        world.run_until(at + ms(dice.roll(1, 900)));
+        let played = world.truth[&reply].played;
+        if played == 0 {
+            continue;
+        }
+        let heard = world.truth[&reply].heard();
+        let mark = world.log.len();
+        world.tell(Event::TruncateItem {
+            item: item.clone(),
+            audio_end: Duration::from_nanos((played * 1_000_000_000).div_ceil(48_000)),
+        });
+        // The client plays no more of it, whatever was on its way, and has no more to report.
+        world.latency.reports = None;
+        let told = world.log[mark..]
+            .iter()
+            .find_map(|(_, action)| match action {
+                Action::Emit(Notice::ItemTruncated { text, .. }) => Some(text.clone()),
+                _ => None,
+            });
+        assert_eq!(told.as_deref(), Some(heard.as_str()), "seed {seed}");
+        world.run_for(ms(60_000));
+        let history = world
+            .session
+            .items()
+            .iter()
+            .find(|kept| kept.id == item)
+            .map(Item::text);
+        assert_eq!(history.as_deref(), Some(heard.as_str()), "seed {seed}");
+        truncated += 1;
+    }
+    assert!(truncated > runs() / 2, "{truncated} of {}", runs());
 }
 
 /// A session that is speaking one clause whose marks are given by hand.

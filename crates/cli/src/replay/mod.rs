@@ -30,7 +30,7 @@ impl ReplayCommand {
         let folders = Recorded::folders(&self.folder)?;
         let mut different = 0;
         for folder in &folders {
-            let recorded = Recorded::read(folder)?;
+            let recorded = Recorded::read(folder, self.accept)?;
             if !self.replay(&recorded)? {
                 different += 1;
             }

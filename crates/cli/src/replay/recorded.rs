@@ -15,7 +15,8 @@ pub struct Recorded {
 
 impl Recorded {
     /// Reads a folder. Of a recording that was cut off, the last line may be missing or half written.
-    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+    /// `events_only`: actions that this version does not know are left out.
+    pub fn read(folder: &Path, events_only: bool) -> anyhow::Result<Self> {
         let path = folder.join(SESSION_FILE);
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}", path.display()))?;
@@ -40,6 +41,7 @@ impl Recorded {
             match serde_json::from_str(line) {
                 Ok(entry) => entries.push(entry),
                 Err(_) if number + 1 == lines.len() && !whole => {}
+                Err(_) if events_only && is_action(line) => {}
                 Err(error) => {
                     return Err(error)
                         .with_context(|| format!("{}, line {}", path.display(), number + 1));
@@ -87,4 +89,8 @@ impl Recorded {
         let path = self.folder.join(EVENTS_FILE);
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+fn is_action(line: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line.get("action").is_some())
 }

@@ -41,6 +41,10 @@ pub struct Latency {
     pub network: Duration,
     /// The client reports its playout that often.
     pub reports: Option<Duration>,
+    /// A report arrives so late.
+    pub report_delay: Duration,
+    /// Of so many reports one arrives; the others are lost.
+    pub report_every: u64,
 }
 
 impl Default for Latency {
@@ -56,6 +60,8 @@ impl Default for Latency {
             real_time_factor: 0.1,
             network: ms(100),
             reports: None,
+            report_delay: Duration::ZERO,
+            report_every: 1,
         }
     }
 }
@@ -145,6 +151,7 @@ pub struct World {
     /// Time of every frame sent.
     pub frames: Vec<(Duration, ReplyId)>,
     prompts: usize,
+    reported: u64,
     speculated_at: Option<Duration>,
     speech: Vec<Utterance>,
     queue: BTreeMap<(Duration, u64), Task>,
@@ -171,6 +178,7 @@ impl World {
             truth: BTreeMap::new(),
             frames: Vec::new(),
             prompts: 0,
+            reported: 0,
             speculated_at: None,
             speech: Vec::new(),
             queue: BTreeMap::new(),
@@ -295,8 +303,14 @@ impl World {
                         reply: *reply,
                         samples: truth.played,
                     };
-                    if truth.played > 0 {
-                        self.handle(event);
+                    self.reported += 1;
+                    let arrives = self.reported % self.latency.report_every == 0;
+                    if truth.played > 0 && arrives {
+                        if self.latency.report_delay.is_zero() {
+                            self.handle(event);
+                        } else {
+                            self.at(self.now + self.latency.report_delay, event);
+                        }
                     }
                 }
                 if let Some(every) = self.latency.reports {
