@@ -51,6 +51,8 @@ fn the_recording_has_what_it_is_there_for() {
     let (beginning, entries) = interruption();
     let counters = replay(&beginning, &entries, true).unwrap().counters;
     assert!(counters.turns >= 3 && counters.interruptions >= 1 && counters.retractions >= 1);
+    assert!(counters.failed_replies == 1 && counters.speculations > counters.speculations_kept);
+    assert!(counters.speculations_kept >= 1);
 }
 
 #[test]
