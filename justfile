@@ -16,6 +16,10 @@ ci:
 run *arguments:
     cargo xtask run {{arguments}}
 
+# Set up, build with microphone and loudspeaker, talk to a running server
+talk *arguments:
+    cargo xtask talk {{arguments}}
+
 # Measure
 bench *arguments:
     cargo xtask bench {{arguments}}

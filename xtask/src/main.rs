@@ -20,13 +20,14 @@ const HELP: &str = "\
 Usage: cargo xtask <task> [arguments]
 
   run [arguments]    set up, build in release, fetch models, serve; arguments go to `duologue serve`
+  talk [arguments]   the same with microphone and loudspeaker; arguments go to `duologue talk`
   test               set up, then every test: Rust, whole system, browser
   lint               format, clippy, docs, licenses and advisories
   ci                 test, then lint, with a table of times
   bench [arguments]  set up, build in release; arguments go to `duologue bench`
   doctor             say what the build needs and whether it is here; install nothing
 
-`run`, `test`, `ci` and `bench` install missing system packages (with sudo where needed).
+`run`, `talk`, `test`, `ci` and `bench` install missing system packages (with sudo where needed).
 Set DUOLOGUE_NO_INSTALL=1 to be told instead.
 ";
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     let mut runner = Runner::new(root());
     let outcome = match (task.as_str(), rest.as_slice()) {
         ("run", _) => run(&mut runner, &rest),
+        ("talk", _) => talk(&mut runner, &rest),
         ("bench", _) => bench(&mut runner, &rest),
         ("test", []) => tests::all(&mut runner),
         ("lint", []) => lint(&mut runner),
@@ -76,7 +78,7 @@ fn root() -> PathBuf {
 
 fn run(runner: &mut Runner, arguments: &[String]) -> Outcome {
     native::set_up()?;
-    build(runner)?;
+    build(runner, &[])?;
     runner.replace(
         runner.binary(),
         &[&["serve".to_owned()], arguments].concat(),
@@ -84,9 +86,19 @@ fn run(runner: &mut Runner, arguments: &[String]) -> Outcome {
     )
 }
 
+fn talk(runner: &mut Runner, arguments: &[String]) -> Outcome {
+    native::set_up_sound_card()?;
+    build(runner, &["--features", "duologue/sound-card"])?;
+    runner.replace(
+        runner.binary(),
+        &[&["talk".to_owned()], arguments].concat(),
+        &[],
+    )
+}
+
 fn bench(runner: &mut Runner, arguments: &[String]) -> Outcome {
     native::set_up()?;
-    build(runner)?;
+    build(runner, &[])?;
     let requirements = runner.root().join("bench/requirements.txt");
     // What measures a server alone needs no peer.
     let peers = arguments.first().is_some_and(|what| what != "turn")
@@ -108,19 +120,19 @@ fn bench(runner: &mut Runner, arguments: &[String]) -> Outcome {
 
 /// Builds the program just as plain `cargo run --release` does, so that either finds the other's
 /// work done.
-fn build(runner: &mut Runner) -> Outcome {
+fn build(runner: &mut Runner, further: &[&str]) -> Outcome {
     if !runner.binary().is_file() {
         println!(
             "Building duologue. The first time this compiles llama.cpp and CTranslate2 and takes \
              10 to 20 minutes on two cores, less on more; later builds take seconds."
         );
     }
-    runner.cargo("build", &["build", "--release"], &[])
+    runner.cargo("build", &[&["build", "--release"], further].concat(), &[])
 }
 
 /// Runs all checks. One that fails does not keep the later ones from running.
 fn lint(runner: &mut Runner) -> Outcome {
-    native::set_up()?;
+    native::set_up_sound_card()?;
     let format = runner.cargo("format", &["fmt", "--all", "--check"], &[]);
     let clippy = runner.cargo(
         "clippy",
@@ -129,6 +141,8 @@ fn lint(runner: &mut Runner) -> Outcome {
             "--release",
             "--workspace",
             "--all-targets",
+            "--features",
+            "duologue/sound-card",
             "--",
             "-D",
             "warnings",
@@ -137,7 +151,14 @@ fn lint(runner: &mut Runner) -> Outcome {
     );
     let docs = runner.cargo(
         "docs",
-        &["doc", "--release", "--no-deps", "--workspace"],
+        &[
+            "doc",
+            "--release",
+            "--no-deps",
+            "--workspace",
+            "--features",
+            "duologue/sound-card",
+        ],
         &[("RUSTDOCFLAGS", "-D warnings")],
     );
     all_of([format, clippy, docs, deny::check(runner)])

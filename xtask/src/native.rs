@@ -69,6 +69,26 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// What a build with microphone and loudspeaker needs beside; on Linux only.
+static SOUND_CARD: Need = Need {
+    what: "ALSA's headers",
+    why: "are for microphone and loudspeaker (`cargo xtask talk`)",
+    find: || {
+        if !cfg!(target_os = "linux") {
+            return Some("not needed here".to_owned());
+        }
+        let version = output(Command::new("pkg-config").args(["--modversion", "alsa"]))?;
+        Some(format!("alsa {}", version.trim()))
+    },
+    package: Package {
+        apt: "libasound2-dev pkg-config",
+        dnf: "alsa-lib-devel pkgconf-pkg-config",
+        pacman: "alsa-lib pkgconf",
+        zypper: "alsa-devel pkg-config",
+        brew: "",
+    },
+};
+
 /// Says what is there and what is missing; installs nothing.
 pub(crate) fn doctor() -> Outcome {
     let mut missing = Vec::new();
@@ -80,6 +100,10 @@ pub(crate) fn doctor() -> Outcome {
                 missing.push(need.what);
             }
         }
+    }
+    match (SOUND_CARD.find)() {
+        Some(found) => println!("ok       {:15} {found}", SOUND_CARD.what),
+        None => println!("optional {:15} {}", SOUND_CARD.what, SOUND_CARD.why),
     }
     match cpu_lacks() {
         Some(lacks) => println!("WARNING  {:15} {lacks}", "this CPU"),
@@ -96,7 +120,20 @@ pub(crate) fn doctor() -> Outcome {
 
 /// Installs what is missing.
 pub(crate) fn set_up() -> Outcome {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|n| (n.find)().is_none()).collect();
+    install_missing(NEEDS.iter())?;
+    if let Some(lacks) = cpu_lacks() {
+        eprintln!("warning: {lacks}");
+    }
+    Ok(())
+}
+
+/// Installs what is missing for a build with microphone and loudspeaker.
+pub(crate) fn set_up_sound_card() -> Outcome {
+    install_missing(NEEDS.iter().chain([&SOUND_CARD]))
+}
+
+fn install_missing(needs: impl Iterator<Item = &'static Need>) -> Outcome {
+    let missing: Vec<&Need> = needs.filter(|n| (n.find)().is_none()).collect();
     if !missing.is_empty() {
         for need in &missing {
             println!("Missing: {} ({})", need.what, need.why);
@@ -106,9 +143,6 @@ pub(crate) fn set_up() -> Outcome {
         if let Some(need) = missing.iter().find(|n| (n.find)().is_none()) {
             return Err(format!("{} is still not found after installing", need.what));
         }
-    }
-    if let Some(lacks) = cpu_lacks() {
-        eprintln!("warning: {lacks}");
     }
     Ok(())
 }

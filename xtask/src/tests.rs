@@ -29,6 +29,14 @@ const CHROMIUM: Package = Package {
     zypper: "chromium",
     brew: "",
 };
+/// A sound card without hardware: a daemon whose devices ALSA programs use.
+const SOUND_SERVER: Package = Package {
+    apt: "pulseaudio pulseaudio-utils libasound2-plugins",
+    dnf: "pulseaudio pulseaudio-utils alsa-plugins-pulseaudio",
+    pacman: "pulseaudio alsa-plugins",
+    zypper: "pulseaudio pulseaudio-utils alsa-plugins-pulse",
+    brew: "",
+};
 /// Where the browser tests look for a browser.
 const BROWSERS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
 
@@ -37,7 +45,7 @@ const FURTHER_MODELS: &[&str] = &["whisper-tiny.en"];
 
 /// Runs all tests. A suite that fails does not keep the later ones from running.
 pub(crate) fn all(runner: &mut Runner) -> Outcome {
-    native::set_up()?;
+    native::set_up_sound_card()?;
     let python = runner.root().join("tests/requirements.txt");
     let node = runner.root().join("tests/package.json");
     let python = python.is_file().then_some(python);
@@ -54,6 +62,8 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
             "--bins",
             "--tests",
             "--examples",
+            "--features",
+            "duologue/sound-card",
         ],
         &[],
     )?;
@@ -65,7 +75,14 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
 
     let mut outcomes = vec![runner.cargo(
         "Rust tests",
-        &["test", "--release", "--workspace", "--no-fail-fast"],
+        &[
+            "test",
+            "--release",
+            "--workspace",
+            "--no-fail-fast",
+            "--features",
+            "duologue/sound-card",
+        ],
         &[],
     )];
     if python.is_some() || node.is_some() {
@@ -90,6 +107,10 @@ fn tools(python: bool, node: bool) -> Outcome {
     let mut missing = Vec::new();
     if python && !has_venv() {
         missing.push(&PYTHON);
+    }
+    let sound_server = which("pulseaudio").is_some() && which("pactl").is_some();
+    if python && cfg!(target_os = "linux") && !sound_server {
+        missing.push(&SOUND_SERVER);
     }
     if node && (which("node").is_none() || which("npm").is_none()) {
         missing.push(&NODE);

@@ -9,6 +9,8 @@ mod realtime;
 mod replay;
 mod say;
 mod serve;
+#[cfg(feature = "sound-card")]
+mod sound_card;
 mod talk;
 mod transcribe;
 mod worker;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         eprintln!("duologue: {message}");
         return ExitCode::FAILURE;
     }
+    cpu::wait_asleep();
     let command = match serve::configured(Cli::command()) {
         Ok(command) => command,
         Err(error) => return fail(&error),

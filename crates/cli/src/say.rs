@@ -15,17 +15,23 @@ use tonic::transport::Endpoint;
 
 use crate::models;
 
-/// Speak a text: write it to a WAV file, or to a pipe while it is made
+/// Speak a text: play it, or write it to a WAV file or a pipe, while it is made
 ///
-/// `duologue say "Good morning." -o - | aplay` plays it.
+/// Without `--output` it is played, where the build has the sound card (`--features sound-card`). Elsewhere
+/// `duologue say "Good morning." -o - | aplay` does the same.
 #[derive(Args)]
 pub struct SayCommand {
     /// The text; without it, standard input
     text: Option<String>,
 
-    /// The WAV file; `-` is standard output
+    /// A WAV file instead of the loudspeaker; `-` is standard output
     #[arg(long, short, value_name = "FILE")]
-    output: PathBuf,
+    output: Option<PathBuf>,
+
+    /// The loudspeaker, instead of the system's choice
+    #[cfg(feature = "sound-card")]
+    #[arg(long, value_name = "NAME", conflicts_with = "output")]
+    loudspeaker: Option<String>,
 
     /// The voice: a voicepack's name, `voicepack:speaker`, or `tone`
     #[arg(
@@ -70,6 +76,7 @@ impl SayCommand {
         if text.trim().is_empty() {
             bail!("there is no text to speak");
         }
+        let mut sink = self.sink()?;
         let choice = VoiceChoice::parse(&self.voice, self.speed);
         let client = self.client(&choice.voice).await?;
         let started = Instant::now();
@@ -91,7 +98,6 @@ impl SayCommand {
                 }
             }
         });
-        let mut sink = Sink::open(&self.output)?;
         let mut first = None;
         let mut frames = 0_u64;
         while let Some(frame) = utterance.frames.recv().await {
@@ -109,9 +115,9 @@ impl SayCommand {
             }
             let frame = Frame::from_le_bytes(&frame.pcm)
                 .context("the worker sent a frame of the wrong length")?;
-            sink.write(&frame.0)?;
+            sink.write(&frame.0).await?;
         }
-        sink.finish()?;
+        sink.finish().await?;
         if let Some(first) = first {
             tracing::info!(
                 first_audio_ms = first.as_millis() as u64,
@@ -124,6 +130,22 @@ impl SayCommand {
             );
         }
         Ok(())
+    }
+
+    fn sink(&self) -> anyhow::Result<Sink> {
+        match self.output.as_deref() {
+            Some(path) => Sink::open(path),
+            #[cfg(feature = "sound-card")]
+            None => Ok(Sink::Loudspeaker(crate::sound_card::Loudspeaker::open(
+                self.loudspeaker.as_deref(),
+                SAMPLE_RATE,
+            )?)),
+            #[cfg(not(feature = "sound-card"))]
+            None => bail!(
+                "say where to: --output FILE, or `-o - | aplay` (this build has no loudspeaker; \
+                 `cargo build --release --features sound-card` has)"
+            ),
+        }
     }
 
     async fn client(&self, voice: &str) -> anyhow::Result<VoiceClient> {
@@ -146,10 +168,12 @@ impl SayCommand {
     }
 }
 
-/// A WAV file, or a stream of one whose length is not known when it begins.
+/// A WAV file, a stream of one whose length is not known when it begins, or the person's ears.
 enum Sink {
     File(wav::WavWriter),
     Pipe,
+    #[cfg(feature = "sound-card")]
+    Loudspeaker(crate::sound_card::Loudspeaker),
 }
 
 impl Sink {
@@ -163,8 +187,13 @@ impl Sink {
         Ok(Self::File(writer))
     }
 
-    fn write(&mut self, samples: &[i16]) -> anyhow::Result<()> {
+    async fn write(&mut self, samples: &[i16]) -> anyhow::Result<()> {
         match self {
+            #[cfg(feature = "sound-card")]
+            Self::Loudspeaker(loudspeaker) => {
+                loudspeaker.has_room().await?;
+                loudspeaker.play(samples)
+            }
             Self::File(writer) => writer.write(samples).context("cannot write the file"),
             Self::Pipe => {
                 let mut out = std::io::stdout().lock();
@@ -175,8 +204,10 @@ impl Sink {
         }
     }
 
-    fn finish(self) -> anyhow::Result<()> {
+    async fn finish(self) -> anyhow::Result<()> {
         match self {
+            #[cfg(feature = "sound-card")]
+            Self::Loudspeaker(loudspeaker) => loudspeaker.played().await,
             Self::File(writer) => writer.finish().context("cannot write the file"),
             Self::Pipe => Ok(()),
         }

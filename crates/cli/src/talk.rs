@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use duologue_audio::wav::WavWriter;
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::realtime::{BLOCK, BLOCK_TIME, Listener, Playout, RATE, Speaker, connect, read_sound};
 
 /// Blocks between two reports of what was played: 100 ms.
 const REPORT_EVERY: u64 = 5;
 
-/// Talk to a server: a recorded question in, the spoken answer out, in real time
+/// Talk to a server, in real time: with microphone and loudspeaker, or a recorded question in and the answer out
 ///
-/// The output has the length of the whole conversation, silences and all, as it was heard. Several inputs are asked
+/// Without `--input` and `--text` it listens to the microphone, until Ctrl-C, where the build has the sound card
+/// (`--features sound-card`); without `--output` the answer is played there. Use headphones, or the machine hears
+/// itself. From files, the output has the length of the whole conversation, silences and all, as it was heard. Several inputs are asked
 /// one after the other, each when the answer before it has been heard.
 #[derive(Args)]
 pub struct TalkCommand {
@@ -41,6 +44,16 @@ pub struct TalkCommand {
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 
+    /// The microphone, instead of the system's choice
+    #[cfg(feature = "sound-card")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["input", "text"])]
+    microphone: Option<String>,
+
+    /// The loudspeaker, instead of the system's choice
+    #[cfg(feature = "sound-card")]
+    #[arg(long, value_name = "NAME")]
+    loudspeaker: Option<String>,
+
     /// What the assistant is told to be
     #[arg(long, value_name = "TEXT")]
     instructions: Option<String>,
@@ -64,26 +77,14 @@ impl TalkCommand {
     /// # Errors
     /// What went wrong with the server or a file.
     pub async fn run(self) -> anyhow::Result<()> {
-        if self.input.is_empty() && self.text.is_none() {
-            bail!("say what to say: --input FILE or --text TEXT (this build has no microphone)");
-        }
-        let mut questions = Vec::new();
-        for path in &self.input {
-            questions.push(self.read(path)?);
-        }
+        let mut voice = self.voice()?;
+        let ears = self.ears()?;
         let (mut speaker, listener) = connect(&self.url).await?;
-        speaker.send(&self.session_update()).await?;
+        speaker.send(&self.settings()).await?;
         let mut conversation = Conversation {
             speaker,
             playout: Playout::default(),
-            output: self
-                .output
-                .as_deref()
-                .map(|path| {
-                    duologue_audio::wav::WavWriter::create(path, RATE)
-                        .with_context(|| format!("cannot write {}", path.display()))
-                })
-                .transpose()?,
+            ears,
             show_events: self.events,
             said: String::new(),
         };
@@ -97,15 +98,61 @@ impl TalkCommand {
                 .speaker
                 .send(&json!({"type": "response.create"}))
                 .await?;
-            questions.push(Vec::new());
         }
         let timeout = Duration::from_secs(self.timeout);
-        let outcome = conversation.hold(listener, questions, timeout).await;
-        if let Some(output) = conversation.output.take() {
-            output.finish()?;
-        }
+        let outcome = tokio::select! {
+            outcome = conversation.hold(listener, &mut voice, timeout) => outcome,
+            // The file is finished, and the server told.
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        };
+        conversation.ears.finish().await?;
         conversation.speaker.close().await;
         outcome
+    }
+
+    /// What speaks for the person.
+    fn voice(&self) -> anyhow::Result<Voice> {
+        if self.input.is_empty() && self.text.is_none() {
+            #[cfg(feature = "sound-card")]
+            return Ok(Voice::Microphone(crate::sound_card::Microphone::open(
+                self.microphone.as_deref(),
+            )?));
+            #[cfg(not(feature = "sound-card"))]
+            bail!(
+                "say what to say: --input FILE or --text TEXT (this build has no microphone; \
+                 `cargo build --release --features sound-card` has)"
+            );
+        }
+        let mut questions = Vec::new();
+        for path in &self.input {
+            questions.push(self.read(path)?);
+        }
+        if self.text.is_some() {
+            questions.push(Vec::new());
+        }
+        Ok(Voice::recorded(questions))
+    }
+
+    /// What hears for the person.
+    fn ears(&self) -> anyhow::Result<Ears> {
+        if let Some(path) = &self.output {
+            let file = WavWriter::create(path, RATE)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            return Ok(Ears::File(file));
+        }
+        #[cfg(feature = "sound-card")]
+        {
+            let opened = crate::sound_card::Loudspeaker::open(self.loudspeaker.as_deref(), RATE);
+            // What is asked from a file can be read; without a loudspeaker a person at a microphone is deaf.
+            let asked =
+                self.loudspeaker.is_some() || (self.input.is_empty() && self.text.is_none());
+            match opened {
+                Ok(loudspeaker) => return Ok(Ears::Loudspeaker(Box::new(loudspeaker))),
+                Err(error) if asked => return Err(error),
+                Err(error) => tracing::warn!("the answer is not played: {error:#}"),
+            }
+        }
+        Ok(Ears::None)
     }
 
     fn read(&self, path: &std::path::Path) -> anyhow::Result<Vec<i16>> {
@@ -121,7 +168,7 @@ impl TalkCommand {
         read_sound(path)
     }
 
-    fn session_update(&self) -> Value {
+    fn settings(&self) -> Value {
         let mut session = json!({
             "type": "realtime",
             "audio": {
@@ -140,10 +187,105 @@ impl TalkCommand {
     }
 }
 
+/// What speaks for the person, a block at a time.
+enum Voice {
+    /// Questions, one after the other.
+    Recorded {
+        clock: Interval,
+        question: std::vec::IntoIter<i16>,
+        next: std::vec::IntoIter<Vec<i16>>,
+    },
+    #[cfg(feature = "sound-card")]
+    Microphone(crate::sound_card::Microphone),
+}
+
+impl Voice {
+    fn recorded(questions: Vec<Vec<i16>>) -> Self {
+        let mut clock = interval(BLOCK_TIME);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut next = questions.into_iter();
+        Self::Recorded {
+            clock,
+            question: next.next().unwrap_or_default().into_iter(),
+            next,
+        }
+    }
+
+    /// The next 20 ms. Safe to drop.
+    async fn block(&mut self) -> anyhow::Result<[i16; BLOCK]> {
+        match self {
+            Self::Recorded {
+                clock, question, ..
+            } => {
+                clock.tick().await;
+                // After the question the microphone stays open, and hears silence.
+                let mut block = [0; BLOCK];
+                block
+                    .iter_mut()
+                    .zip(question)
+                    .for_each(|(place, sample)| *place = sample);
+                Ok(block)
+            }
+            #[cfg(feature = "sound-card")]
+            Self::Microphone(microphone) => microphone.next().await,
+        }
+    }
+
+    /// Whether it is still asking. Nobody knows that of a person.
+    fn is_asking(&self) -> bool {
+        match self {
+            Self::Recorded { question, .. } => question.len() > 0,
+            #[cfg(feature = "sound-card")]
+            Self::Microphone(_) => true,
+        }
+    }
+
+    /// Asks the next question; `false`: there is none.
+    fn ask_next(&mut self) -> bool {
+        match self {
+            Self::Recorded { question, next, .. } => next
+                .next()
+                .map(|sound| *question = sound.into_iter())
+                .is_some(),
+            #[cfg(feature = "sound-card")]
+            Self::Microphone(_) => true,
+        }
+    }
+}
+
+/// What hears for the person.
+enum Ears {
+    /// Nobody; the words are read.
+    None,
+    File(WavWriter),
+    #[cfg(feature = "sound-card")]
+    Loudspeaker(Box<crate::sound_card::Loudspeaker>),
+}
+
+impl Ears {
+    fn hear(&mut self, block: &[i16]) -> anyhow::Result<()> {
+        match self {
+            Self::None => Ok(()),
+            Self::File(file) => Ok(file.write(block)?),
+            #[cfg(feature = "sound-card")]
+            Self::Loudspeaker(loudspeaker) => loudspeaker.play(block),
+        }
+    }
+
+    async fn finish(&mut self) -> anyhow::Result<()> {
+        match std::mem::replace(self, Self::None) {
+            Self::None => Ok(()),
+            Self::File(file) => Ok(file.finish()?),
+            #[cfg(feature = "sound-card")]
+            Self::Loudspeaker(loudspeaker) => loudspeaker.played().await,
+        }
+    }
+}
+
 struct Conversation {
     speaker: Speaker,
     playout: Playout,
-    output: Option<duologue_audio::wav::WavWriter>,
+    ears: Ears,
     show_events: bool,
     said: String,
 }
@@ -152,42 +294,29 @@ impl Conversation {
     async fn hold(
         &mut self,
         mut listener: Listener,
-        questions: Vec<Vec<i16>>,
+        voice: &mut Voice,
         timeout: Duration,
     ) -> anyhow::Result<()> {
-        let mut clock = interval(BLOCK_TIME);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let mut questions = questions.into_iter();
-        let mut question = questions.next().unwrap_or_default().into_iter();
         let mut asked_at = Instant::now();
         let mut answered = false;
         let mut ticks = 0;
         loop {
             tokio::select! {
-                _ = clock.tick() => {
+                block = voice.block() => {
                     ticks += 1;
-                    // After the question the microphone stays open, and hears silence.
-                    let mut block = [0; BLOCK];
-                    if question.len() > 0 {
-                        block.iter_mut().zip(&mut question).for_each(|(place, sample)| *place = sample);
-                        asked_at = Instant::now();
-                    }
-                    self.speaker.send_sound(&block).await?;
-                    if !self.playout.is_silent() {
+                    self.speaker.send_sound(&block?).await?;
+                    if voice.is_asking() || !self.playout.is_silent() {
                         asked_at = Instant::now();
                     }
                     let heard = self.playout.block();
-                    if let Some(output) = &mut self.output {
-                        output.write(&heard)?;
-                    }
+                    self.ears.hear(&heard)?;
                     if ticks % REPORT_EVERY == 0 && let Some(report) = self.playout.report() {
                         self.speaker.send(&report).await?;
                     }
-                    if question.len() == 0 && answered && self.playout.is_silent() {
+                    if !voice.is_asking() && answered && self.playout.is_silent() {
                         answered = false;
-                        match questions.next() {
-                            Some(next) => question = next.into_iter(),
-                            None => return Ok(()),
+                        if !voice.ask_next() {
+                            return Ok(());
                         }
                     }
                     if asked_at.elapsed() > timeout {
