@@ -1,6 +1,6 @@
 //! `duologue serve`: the server, with everything in one process unless told otherwise.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use duologue_llm::EndpointConfig;
 use duologue_orchestrator::inference::InferencePool;
 use duologue_orchestrator::recording::{self, RecordingConfig};
 use duologue_orchestrator::voice::VoiceClient;
-use duologue_orchestrator::{Engines, Orchestrator, OrchestratorConfig};
+use duologue_orchestrator::{Engines, IceServer, Orchestrator, OrchestratorConfig, WebRtc};
+use duologue_rtc::{Port, PortConfig};
 use duologue_session::{Limits, Speculation};
 use duologue_voicepack::VoicepackStore;
 use duologue_worker::{Worker, WorkerConfig};
@@ -57,6 +58,42 @@ pub struct ServeCommand {
     /// Sessions at once; one more is refused with when to try again
     #[arg(long, env = "DUOLOGUE_MAX_SESSIONS", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     max_sessions: u16,
+
+    /// Take no WebRTC calls; WebSockets only
+    #[arg(long, env = "DUOLOGUE_NO_WEBRTC", help_heading = "WebRTC")]
+    no_webrtc: bool,
+
+    /// UDP port of all WebRTC calls; left out, it has the number of the address to listen on. A port with another
+    /// number takes calls over TCP too, from networks that block UDP
+    #[arg(
+        long,
+        env = "DUOLOGUE_WEBRTC_PORT",
+        value_name = "PORT",
+        help_heading = "WebRTC"
+    )]
+    webrtc_port: Option<u16>,
+
+    /// Addresses by which WebRTC clients reach this machine through a NAT or out of a container, separated by commas
+    #[arg(
+        long,
+        env = "DUOLOGUE_PUBLIC_ADDRESS",
+        value_name = "IP",
+        value_delimiter = ',',
+        help_heading = "WebRTC"
+    )]
+    public_address: Vec<IpAddr>,
+
+    /// STUN and TURN servers that clients are told of, separated by commas: stun:HOST:PORT,
+    /// turn:USER:PASSWORD@HOST:PORT
+    #[arg(
+        long,
+        env = "DUOLOGUE_ICE_SERVER",
+        value_name = "SERVER",
+        value_delimiter = ',',
+        hide_env_values = true,
+        help_heading = "WebRTC"
+    )]
+    ice_server: Vec<IceServer>,
 
     /// What the assistant is told to be; `@FILE` reads it from a file
     #[arg(long, env = "DUOLOGUE_INSTRUCTIONS", value_name = "TEXT")]
@@ -366,6 +403,7 @@ impl ServeCommand {
             )
         })?;
         let address = listener.local_addr()?;
+        let webrtc = self.webrtc(address).await?;
         let store = VoicepackStore::open_default()?;
         self.have_models(&store).await?;
         let (engines, worker) = self.load(&store).await?;
@@ -374,7 +412,10 @@ impl ServeCommand {
         if let Some(recording) = &config.recording {
             start_recording(recording, &shutdown)?;
         }
-        let orchestrator = Arc::new(Orchestrator::new(engines, config, shutdown.clone()).await?);
+        let orchestrator = Orchestrator::new(engines, config, shutdown.clone())
+            .await?
+            .with_webrtc(webrtc);
+        let orchestrator = Arc::new(orchestrator);
         println!(
             "\nDuologue is ready. Open http://{} and talk.\n",
             browsable(address)
@@ -395,6 +436,32 @@ impl ServeCommand {
             worker.drain().await;
         }
         Ok(())
+    }
+
+    async fn webrtc(&self, listen: SocketAddr) -> anyhow::Result<Option<WebRtc>> {
+        if self.no_webrtc {
+            return Ok(None);
+        }
+        let port = self.webrtc_port.unwrap_or(listen.port());
+        // Firefox takes no loopback address, so a server for this machine alone has its others too: a call needs
+        // what only the HTTP answer holds, wherever it comes from.
+        let address = match listen.ip() {
+            ip if !ip.is_loopback() => ip,
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let config = PortConfig {
+            udp_port: port,
+            // On the port of HTTP there is no room for TCP calls.
+            tcp_port: (port != listen.port() || port == 0).then_some(port),
+            address,
+            public_addresses: self.public_address.clone(),
+        };
+        let port = Port::bind(&config)
+            .await
+            .context("--webrtc-port PORT takes another one, --no-webrtc none")?;
+        tracing::info!(addresses = ?port.addresses(), "WebRTC calls are taken");
+        Ok(Some(WebRtc::new(port, self.ice_server.clone())))
     }
 
     async fn have_models(&self, store: &VoicepackStore) -> anyhow::Result<()> {

@@ -12,8 +12,10 @@ pub mod realtime;
 pub mod recording;
 pub mod transport;
 pub mod voice;
+mod webrtc;
 mod websocket;
 
 pub use driver::{Detector, HearingConfig};
 pub use http::router;
 pub use orchestrator::{Engines, Orchestrator, OrchestratorConfig};
+pub use webrtc::{IceServer, IceServerError, WebRtc};

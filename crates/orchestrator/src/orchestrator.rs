@@ -16,6 +16,7 @@ use crate::inference::InferencePool;
 use crate::realtime::{HEARING_RATE, SessionSettings, VoiceNames};
 use crate::recording::{RecordingConfig, SessionFile};
 use crate::voice::{VoiceChoice, VoiceClient, VoiceError, VoiceSession};
+use crate::webrtc::WebRtc;
 
 /// The models that sessions share.
 pub struct Engines {
@@ -90,6 +91,7 @@ pub struct Orchestrator {
     slots: Arc<Semaphore>,
     shutdown: CancellationToken,
     voices: VoiceNames,
+    webrtc: Option<WebRtc>,
 }
 
 /// A session that may begin: its slot and its open voice.
@@ -139,7 +141,18 @@ impl Orchestrator {
             config,
             shutdown,
             voices,
+            webrtc: None,
         })
+    }
+
+    /// Takes WebRTC calls too.
+    #[must_use]
+    pub fn with_webrtc(self, webrtc: Option<WebRtc>) -> Self {
+        Self { webrtc, ..self }
+    }
+
+    pub(crate) fn webrtc(&self) -> Option<&WebRtc> {
+        self.webrtc.as_ref()
     }
 
     /// The models.

@@ -1,5 +1,7 @@
 //! What a session needs of a connection, whatever carries it.
 
+use std::time::Duration;
+
 use duologue_audio::Frame;
 use duologue_session::{EndReason, ReplyId};
 use serde_json::Value;
@@ -15,6 +17,12 @@ pub enum Inbound {
     Malformed(EventError),
     /// Sound that did not come in an event: mono at 48 kHz, -1 to 1.
     Sound(Vec<f32>),
+    /// The client is not heard of; it may come back.
+    Lost,
+    /// The client is back.
+    Back,
+    /// How long after it was sent a frame is held to be heard.
+    OutputDelay(Duration),
     /// The client has gone.
     Gone,
 }
@@ -32,6 +40,15 @@ pub trait Outbound: Send {
     /// # Errors
     /// [`Backlog`].
     fn sound(&mut self, reply: ReplyId, frames: &[Frame]) -> Result<bool, Backlog>;
+
+    /// How far ahead of the listener frames are wanted, by a transport that carries them beside the events and
+    /// paces them itself. `None`: sound goes in events, with the configured lead.
+    fn lead(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Drops the frames that wait for their time: the reply is held or stopped.
+    fn flush(&mut self) {}
 
     /// The session is over; what was sent may still be delivered.
     fn close(&mut self, reason: EndReason);

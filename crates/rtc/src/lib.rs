@@ -8,11 +8,15 @@
 mod arrival;
 mod jitter_buffer;
 mod output_delay;
+mod peer;
+mod port;
 mod stretch;
 mod voice_track;
 
 pub use jitter_buffer::{JitterBuffer, JitterConfig, JitterStatistics, MediaPacket};
 pub use output_delay::OutputDelay;
+pub use peer::{OfferError, Peer, PeerCommand, PeerEnd, PeerHandler};
+pub use port::{Port, PortConfig, PortError};
 pub use voice_track::{TrackPacket, VoiceTrack};
 
 /// RTP clock of Opus, Hz (RFC 7587, section 4.1).

@@ -93,6 +93,15 @@ impl VoiceTrack {
         self.packet(frame, marker)
     }
 
+    /// When the next frame may be said: 20 ms after the last, at once after a pause.
+    #[must_use]
+    pub fn ready_at(&self) -> Duration {
+        match self.silent {
+            Some(0) => self.due,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// When [`rest`](Self::rest) has something to send, unless a frame is said before.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {

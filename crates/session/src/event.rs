@@ -150,6 +150,14 @@ pub enum Event {
         samples: u64,
     },
 
+    /// How long after it was sent a sample is now held to be heard; takes the place of
+    /// [`crate::Timing::output_delay`]. An estimate, which a client that reports its playout needs none of.
+    OutputDelay {
+        /// From the writer to the listener's ear.
+        #[serde(with = "crate::wire::ms")]
+        delay: Duration,
+    },
+
     // ---- the client ----
     /// Pause, go on, stop.
     Control(Control),

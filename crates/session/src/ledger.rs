@@ -57,6 +57,11 @@ impl Ledger {
         }
     }
 
+    /// What is sent from now on is heard so much later.
+    pub fn set_output_delay(&mut self, delay: Duration) {
+        self.playout.set_delay(delay);
+    }
+
     /// Takes a clause in; its number if there is something to say.
     pub fn add(&mut self, clause: &Clause) -> Option<u32> {
         let base = self.text.len();

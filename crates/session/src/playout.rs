@@ -86,6 +86,11 @@ impl Playout {
         }
     }
 
+    /// What is sent from now on arrives so much later.
+    pub fn set_delay(&mut self, delay: Duration) {
+        self.delay = delay;
+    }
+
     /// The writer handed over everything before `position`. Whether that is news.
     pub fn sent(&mut self, at: Duration, position: u64) -> bool {
         let news = position > self.sent;

@@ -73,6 +73,7 @@ impl<O: Outbound> Driver<O> {
             Action::EndSpeech { reply } => self.speaking.end(reply),
             Action::Pause { reply } => {
                 self.mouth.hold(reply);
+                self.outbound.flush();
                 self.speaking.control(reply, ControlAction::Pause);
                 self.own(
                     "duologue.playout.pause",
@@ -104,6 +105,9 @@ impl<O: Outbound> Driver<O> {
         self.speaking.control(reply, ControlAction::Stop);
         self.speaking.stop(reply);
         let sent = self.mouth.sent().filter(|(speaking, _)| *speaking == reply);
+        if sent.is_some() {
+            self.outbound.flush();
+        }
         self.mouth.stop(reply);
         self.encoder = None;
         if let Some((_, sent)) = sent {

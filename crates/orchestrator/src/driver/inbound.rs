@@ -42,6 +42,9 @@ impl<O: Outbound> Driver<O> {
                 }
                 Ok(())
             }
+            Inbound::Lost => self.tell(Event::TransportLost),
+            Inbound::Back => self.tell(Event::TransportBack),
+            Inbound::OutputDelay(delay) => self.tell(Event::OutputDelay { delay }),
             Inbound::Gone => self.tell(Event::Close),
         }
     }
@@ -103,6 +106,10 @@ impl<O: Outbound> Driver<O> {
             ClientEvent::ClearOutput => {
                 let reply = self.mouth.sent().map(|(reply, _)| reply);
                 self.core.handle(now, Event::Control(Control::Stop));
+                if reply.is_some() && self.outbound.lead().is_some() {
+                    // The core tells of what it clears.
+                    return Ok(());
+                }
                 let cleared = self.scribe.output_cleared(reply);
                 return self.outbound.event(&cleared).map_err(overrun);
             }

@@ -34,7 +34,10 @@ use tracing::Instrument;
 use crate::Orchestrator;
 use crate::mouth::Mouth;
 use crate::orchestrator::Admission;
-use crate::realtime::{Dialect, InputDecoder, OutputEncoder, Scribe, SessionSettings, VoiceNames};
+use crate::realtime::{
+    Dialect, EventError, InputDecoder, OutputEncoder, Scribe, SessionSettings, VoiceNames,
+    apply_update,
+};
 use crate::recording::Recorder;
 use crate::transport::{Backlog, Inbound, Outbound};
 use turn_timer::TurnTimer;
@@ -124,13 +127,14 @@ impl<O: Outbound> Driver<O> {
             Recorder::begin(recording, orchestrator.session_file(beginning, &settings))
         });
         let (feedback, reports) = mpsc::channel(FEEDBACK);
+        let lead = outbound.lead();
         Self {
             orchestrator: Arc::clone(orchestrator),
             _slot: slot,
             started: Instant::now(),
             core: Core::new(Session::new(&seed, core_config), recorder),
             voices,
-            scribe: Scribe::new(&seed, dialect, settings.clone()),
+            scribe: Scribe::new(&seed, dialect, settings.clone()).telling_playback(lead.is_some()),
             settings,
             outbound,
             hearing: Hearing::new(
@@ -142,7 +146,7 @@ impl<O: Outbound> Driver<O> {
             beside: None,
             last_sound: Duration::ZERO,
             buffer_from: Duration::ZERO,
-            mouth: Mouth::new(config.lead, config.interruption.max_rewind),
+            mouth: Mouth::new(lead.unwrap_or(config.lead), config.interruption.max_rewind),
             encoder: None,
             speaking: Speaking::new(engines.voice.clone(), &seed, voice),
             transcribing: HashMap::new(),
@@ -157,6 +161,18 @@ impl<O: Outbound> Driver<O> {
             ended: None,
             seed,
         }
+    }
+
+    /// Settings that a client gave before it was connected, as in a `session.update`.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn preset(&mut self, session: &serde_json::Value) -> Result<(), EventError> {
+        let settings = apply_update(&self.settings, session, &self.voices)?;
+        // Told in `session.created`.
+        let _ = self.scribe.session_updated(settings.clone());
+        self.configure(settings);
+        Ok(())
     }
 
     /// Holds the conversation to its end.

@@ -24,6 +24,7 @@ const UPLOAD_LIMIT: usize = 25 * 1024 * 1024;
 pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
     Router::new()
         .route("/v1/realtime", get(crate::websocket::connect))
+        .merge(crate::webrtc::routes())
         .route("/v1/audio/speech", post(speech::speak))
         .route("/v1/audio/transcriptions", post(transcriptions::transcribe))
         .route("/v1/models", get(models::list))

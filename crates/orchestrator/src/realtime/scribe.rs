@@ -24,6 +24,8 @@ pub struct Scribe {
     replies: HashMap<ReplyId, Reply>,
     /// Whether the client asked for the `duologue.*` events.
     ours: bool,
+    /// Whether we play the sound, and so know and tell when.
+    playback: bool,
 }
 
 struct Reply {
@@ -48,7 +50,15 @@ impl Scribe {
             ours: settings.duologue_events,
             settings,
             replies: HashMap::new(),
+            playback: false,
         }
+    }
+
+    /// Whether to tell when a reply begins and ceases to sound: for transports that carry the sound themselves. A
+    /// WebSocket's client knows what it plays.
+    #[must_use]
+    pub fn telling_playback(self, playback: bool) -> Self {
+        Self { playback, ..self }
     }
 
     /// The session's own id.
@@ -146,8 +156,9 @@ impl Scribe {
             }
             // The settings are shown as the client wrote them, by `session_updated`.
             Notice::Configured(_) | Notice::Paused | Notice::Resumed => {}
-            // For transports that play the sound themselves; a WebSocket's client knows what it plays.
-            Notice::PlaybackStarted { .. } | Notice::PlaybackStopped { .. } | Notice::PlaybackCleared { .. } => {}
+            Notice::PlaybackStarted { reply } => out.extend(self.playback("output_audio_buffer.started", reply)),
+            Notice::PlaybackStopped { reply } => out.extend(self.playback("output_audio_buffer.stopped", reply)),
+            Notice::PlaybackCleared { reply } => out.extend(self.playback("output_audio_buffer.cleared", reply)),
             Notice::SpeechStarted { item, at } => out.push(self.event(
                 "input_audio_buffer.speech_started",
                 json!({"audio_start_ms": ms(at), "item_id": item}),
@@ -246,6 +257,12 @@ impl Scribe {
             reply => self.write_reply(reply, &mut out),
         }
         out
+    }
+
+    fn playback(&mut self, name: &str, reply: ReplyId) -> Option<Value> {
+        let id = self.response_id(reply);
+        self.playback
+            .then(|| self.event(name, json!({"response_id": id})))
     }
 
     fn write_reply(&mut self, notice: Notice, out: &mut Vec<Value>) {

@@ -310,6 +310,13 @@ impl Session {
         self.hold_reply();
     }
 
+    pub(super) fn output_delay(&mut self, delay: Duration) {
+        self.config.timing.output_delay = delay;
+        if let Some(reply) = &mut self.reply {
+            reply.ledger.set_output_delay(delay);
+        }
+    }
+
     pub(super) fn transport_back(&mut self) {
         if self.lost_at.take().is_some() {
             self.active();

@@ -252,6 +252,7 @@ impl Session {
             }
             Event::Sent { reply, samples } => self.sent(reply, samples),
             Event::Played { reply, samples } => self.played(reply, samples),
+            Event::OutputDelay { delay } => self.output_delay(delay),
             Event::Control(control) => self.control(control),
             Event::CommitInput { from, to } => self.commit_input(from, to),
             Event::ClearInput => self.clear_input(),

@@ -1,0 +1,547 @@
+//! One client's connection: ICE, DTLS and SRTP by str0m, one voice each way, one data channel.
+//!
+//! One task owns it. It hands what comes to a [`PeerHandler`], which must not wait, and takes [`PeerCommand`]s.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use duologue_audio::Frame;
+use duologue_audio::opus::{OpusError, OpusOptions};
+use str0m::change::SdpOffer;
+use str0m::channel::ChannelId;
+use str0m::media::{MediaKind, Mid};
+use str0m::net::Receive;
+use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
+use str0m::{Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcConfig, RtcError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::port::{Datagram, Membership, Port};
+use crate::{
+    JitterBuffer, JitterConfig, JitterStatistics, MediaPacket, OutputDelay, TrackPacket, VoiceTrack,
+};
+
+/// A client that has not connected by then has gone.
+const CONNECT: Duration = Duration::from_secs(20);
+/// What is queued is given so long to leave before the connection is closed.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Frames that wait for their time; more are dropped. Half a second.
+const MAX_FRAMES: usize = 25;
+/// Messages that wait for the data channel; one more closes the connection.
+const MAX_MESSAGES: usize = 1_024;
+/// Largest message taken on the data channel, bytes.
+const MAX_MESSAGE: u32 = 256 * 1024;
+/// Bytes that wait in the data channel before messages wait outside of it.
+const CHANNEL_BUFFER: usize = 256 * 1024;
+/// Time between two receiver reports of ours.
+const REPORTS: Duration = Duration::from_secs(1);
+/// A pull that is so late means that this machine stood still: what was missed is not made up for.
+const STOOD_STILL: Duration = Duration::from_millis(500);
+const FRAME: Duration = Duration::from_millis(20);
+
+/// What is wrong with an offer.
+#[derive(Debug, thiserror::Error)]
+pub enum OfferError {
+    /// It is no SDP.
+    #[error("this is not an SDP offer: {0}")]
+    Sdp(String),
+    /// It has no Opus audio that we could send and hear.
+    #[error(
+        "the offer has no audio line with Opus; add a microphone track or an audio transceiver before the offer is made"
+    )]
+    NoAudio,
+    /// It cannot be accepted.
+    #[error("the offer cannot be accepted: {0}")]
+    Rejected(String),
+    /// There is no codec.
+    #[error(transparent)]
+    Codec(#[from] OpusError),
+    /// The connection has ended.
+    #[error("the call has ended")]
+    Ended,
+}
+
+/// Where a peer's news go. No call may wait.
+pub trait PeerHandler: Send {
+    /// The connection is there, for the first time or again.
+    fn connected(&mut self);
+    /// The client is not heard of; it may come back.
+    fn disconnected(&mut self);
+    /// 20 ms of the client's sound.
+    fn sound(&mut self, frame: Frame);
+    /// A text message of the data channel. `false`: no more can be taken, and the connection ends.
+    fn message(&mut self, text: &str) -> bool;
+    /// A new estimate of how long after it was sent a frame is heard.
+    fn output_delay(&mut self, delay: Duration);
+}
+
+/// What a peer is told to do.
+#[derive(Debug)]
+pub enum PeerCommand {
+    /// Sends a text message on the data channel, once there is one.
+    Message(String),
+    /// Says a frame: at once, or 20 ms after the last.
+    Say(Frame),
+    /// Drops the frames that wait for their time.
+    Flush,
+    /// Accepts another offer, such as one of an ICE restart; its answer goes back.
+    Negotiate(String, oneshot::Sender<Result<String, OfferError>>),
+    /// Sends what is queued and closes.
+    Close,
+}
+
+/// A client's connection, to be [`run`](Self::run).
+pub struct Peer {
+    rtc: Rtc,
+    membership: Membership,
+    datagrams: mpsc::Receiver<Datagram>,
+    answer: String,
+    started: Instant,
+    /// The client's voice.
+    jitter: JitterBuffer,
+    heard_ssrc: Option<Ssrc>,
+    next_pull: Option<Instant>,
+    /// Ours.
+    audio: Option<Mid>,
+    track: VoiceTrack,
+    frames: VecDeque<Frame>,
+    sequence: u64,
+    timestamp_base: u32,
+    channel: Option<ChannelId>,
+    messages: VecDeque<String>,
+    output_delay: OutputDelay,
+    told_delay: Duration,
+    connected: bool,
+    ever_connected: bool,
+    closing: Option<Instant>,
+}
+
+/// Why [`Peer::run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerEnd {
+    /// It was told to.
+    Closed,
+    /// The client closed.
+    Gone,
+    /// The client never connected.
+    NeverConnected,
+    /// The client floods us, or does not take what is sent.
+    Overrun,
+    /// The connection broke.
+    Failed,
+}
+
+impl Peer {
+    pub(crate) fn new(port: Port, offer: &str) -> Result<Self, OfferError> {
+        let offer = parse(offer)?;
+        let credentials = IceCreds {
+            ufrag: format!("{:016x}", rand::random::<u64>()),
+            pass: format!("{:032x}", rand::random::<u128>()),
+        };
+        let shared = port.shared();
+        let mut config = RtcConfig::new()
+            .set_crypto_provider(std::sync::Arc::clone(&shared.crypto))
+            .set_dtls_cert(shared.certificate.clone())
+            .set_local_ice_credentials(credentials.clone())
+            .clear_codecs()
+            .enable_opus(true, false)
+            .set_rtp_mode(true)
+            .set_sctp_max_message_size(MAX_MESSAGE)
+            .set_sctp_max_buffered_amount(CHANNEL_BUFFER)
+            .set_rtcp_report_interval_audio(REPORTS)
+            .set_stats_interval(Some(REPORTS));
+        // A client that vanishes is noticed within some seconds.
+        config.set_max_stun_rto(Duration::from_millis(1_000));
+        config.set_max_stun_retransmits(5);
+        let started = Instant::now();
+        let mut rtc = config.build(started);
+        for candidate in &shared.candidates {
+            rtc.add_local_candidate(candidate.clone());
+        }
+        let answer = rtc
+            .sdp_api()
+            .accept_offer(offer)
+            .map_err(|error| OfferError::Rejected(error.to_string()))?
+            .to_sdp_string();
+        let (membership, datagrams) = port.enter(&credentials.ufrag);
+        Ok(Self {
+            rtc,
+            membership,
+            datagrams,
+            answer,
+            started,
+            jitter: JitterBuffer::new(JitterConfig::default())?,
+            heard_ssrc: None,
+            next_pull: None,
+            audio: None,
+            track: VoiceTrack::new(OpusOptions::default())?,
+            frames: VecDeque::new(),
+            sequence: u64::from(rand::random::<u16>() >> 1),
+            timestamp_base: rand::random(),
+            channel: None,
+            messages: VecDeque::new(),
+            output_delay: OutputDelay::default(),
+            told_delay: Duration::ZERO,
+            connected: false,
+            ever_connected: false,
+            closing: None,
+        })
+    }
+
+    /// The SDP answer.
+    #[must_use]
+    pub fn answer(&self) -> &str {
+        &self.answer
+    }
+
+    /// Holds the connection to its end.
+    pub async fn run(
+        mut self,
+        mut handler: impl PeerHandler,
+        mut commands: mpsc::Receiver<PeerCommand>,
+    ) -> (PeerEnd, JitterStatistics) {
+        let end = match self.hold(&mut handler, &mut commands).await {
+            Ok(end) => end,
+            Err(error) => {
+                tracing::debug!(%error, "a WebRTC connection broke");
+                PeerEnd::Failed
+            }
+        };
+        (end, self.jitter.statistics())
+    }
+
+    async fn hold(
+        &mut self,
+        handler: &mut impl PeerHandler,
+        commands: &mut mpsc::Receiver<PeerCommand>,
+    ) -> Result<PeerEnd, RtcError> {
+        loop {
+            let now = Instant::now();
+            if !self.advance(now, handler)? {
+                return Ok(PeerEnd::Overrun);
+            }
+            let Some(wake) = self.drain(now, handler)? else {
+                return Ok(PeerEnd::Overrun);
+            };
+            if !self.rtc.is_alive() {
+                return Ok(match self.closing {
+                    Some(_) => PeerEnd::Closed,
+                    None => PeerEnd::Gone,
+                });
+            }
+            let connect_by = self.started + CONNECT;
+            if !self.ever_connected && now >= connect_by {
+                return Ok(PeerEnd::NeverConnected);
+            }
+            if let Some(by) = self.closing
+                && (now >= by || self.all_sent())
+            {
+                self.rtc.close()?;
+                self.drain(now, handler)?;
+                return Ok(PeerEnd::Closed);
+            }
+            let wake = [
+                Some(wake),
+                self.next_pull,
+                self.track_deadline(),
+                (!self.ever_connected).then_some(connect_by),
+                self.closing.map(|by| by.min(now + FRAME)),
+            ]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(wake);
+            tokio::select! {
+                datagram = self.datagrams.recv() => {
+                    let Some(datagram) = datagram else {
+                        return Ok(PeerEnd::Failed);
+                    };
+                    self.receive(&datagram)?;
+                }
+                command = commands.recv(), if self.closing.is_none() => {
+                    if !self.command(command.unwrap_or(PeerCommand::Close)) {
+                        return Ok(PeerEnd::Overrun);
+                    }
+                }
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+    }
+
+    fn receive(&mut self, datagram: &Datagram) -> Result<(), RtcError> {
+        let received = Receive::new(
+            datagram.protocol,
+            datagram.source,
+            datagram.destination,
+            &datagram.bytes,
+        );
+        // What is no packet of any protocol is dropped.
+        if let Ok(received) = received {
+            self.rtc
+                .handle_input(Input::Receive(datagram.at, received))?;
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: PeerCommand) -> bool {
+        match command {
+            PeerCommand::Message(text) => {
+                if self.messages.len() >= MAX_MESSAGES {
+                    if self.ever_connected && self.channel.is_some() {
+                        return false;
+                    }
+                    // A client without a data channel has no use for them.
+                    self.messages.pop_front();
+                }
+                self.messages.push_back(text);
+            }
+            PeerCommand::Say(frame) => {
+                if self.frames.len() < MAX_FRAMES {
+                    self.frames.push_back(frame);
+                }
+            }
+            PeerCommand::Flush => self.frames.clear(),
+            PeerCommand::Negotiate(offer, reply) => {
+                let _ = reply.send(self.negotiate(&offer));
+            }
+            PeerCommand::Close => self.closing = Some(Instant::now() + FAREWELL),
+        }
+        true
+    }
+
+    fn negotiate(&mut self, offer: &str) -> Result<String, OfferError> {
+        let offer = parse(offer)?;
+        let answer = self
+            .rtc
+            .sdp_api()
+            .accept_offer(offer)
+            .map_err(|error| OfferError::Rejected(error.to_string()))?
+            .to_sdp_string();
+        // After an ICE restart checks come under another name.
+        let fragment = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("a=ice-ufrag:"));
+        if let Some(fragment) = fragment {
+            self.membership.also_known_as(fragment.trim());
+        }
+        Ok(answer)
+    }
+
+    /// Does what is due. `false`: the handler takes no more.
+    fn advance(&mut self, now: Instant, handler: &mut impl PeerHandler) -> Result<bool, RtcError> {
+        while let Some(at) = self.next_pull.filter(|at| *at <= now) {
+            let late = now.saturating_duration_since(at);
+            self.next_pull = Some(if late > STOOD_STILL { now } else { at } + FRAME);
+            if let Some(frame) = self
+                .jitter
+                .pull(now.saturating_duration_since(self.started))
+            {
+                handler.sound(frame);
+            }
+        }
+        if !self.connected {
+            // What is said to nobody is not kept for later.
+            self.frames.clear();
+            return Ok(true);
+        }
+        let at = now.saturating_duration_since(self.started);
+        while let Some(frame) = self.frames.front()
+            && self.track.ready_at() <= at
+        {
+            let packet = self.track.say(at, frame);
+            self.frames.pop_front();
+            if !self.send_packet(now, packet.map(Some), handler)? {
+                return Ok(false);
+            }
+        }
+        if self.frames.is_empty() {
+            let packet = self.track.rest(at);
+            if !self.send_packet(now, packet, handler)? {
+                return Ok(false);
+            }
+        }
+        while let Some(text) = self.messages.front()
+            && let Some(mut channel) = self.channel.and_then(|id| self.rtc.channel(id))
+        {
+            if !channel.write(false, text.as_bytes())? {
+                break;
+            }
+            self.messages.pop_front();
+            if self.drain(now, handler)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn send_packet(
+        &mut self,
+        now: Instant,
+        packet: Result<Option<TrackPacket>, OpusError>,
+        handler: &mut impl PeerHandler,
+    ) -> Result<bool, RtcError> {
+        let packet = match packet {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Ok(true),
+            Err(error) => {
+                tracing::error!(%error, "a frame was not encoded");
+                return Ok(true);
+            }
+        };
+        let Some((mid, pt)) = self.audio.and_then(|mid| {
+            let params = self.rtc.media(mid)?.remote_pts().first().copied()?;
+            Some((mid, params))
+        }) else {
+            return Ok(true);
+        };
+        let mut api = self.rtc.direct_api();
+        let Some(stream) = api.stream_tx_by_mid(mid, None) else {
+            return Ok(true);
+        };
+        let timestamp = self.timestamp_base.wrapping_add(packet.timestamp as u32);
+        let write = RtpWrite::new(pt, self.sequence.into(), timestamp, now, packet.payload)
+            .marker(packet.marker);
+        stream.write_rtp(write);
+        self.sequence += 1;
+        Ok(self.drain(now, handler)?.is_some())
+    }
+
+    /// Takes all that str0m has to give. `None`: the handler takes no more.
+    fn drain(
+        &mut self,
+        now: Instant,
+        handler: &mut impl PeerHandler,
+    ) -> Result<Option<Instant>, RtcError> {
+        let mut turned = 0;
+        loop {
+            match self.rtc.poll_output()? {
+                Output::Timeout(at) if at <= now && turned < 4 && self.rtc.is_alive() => {
+                    turned += 1;
+                    self.rtc.handle_input(Input::Timeout(now))?;
+                }
+                Output::Timeout(at) => return Ok(Some(at.max(now + Duration::from_millis(1)))),
+                Output::Transmit(transmit) => self.membership.send(
+                    transmit.proto,
+                    transmit.source,
+                    transmit.destination,
+                    &transmit.contents,
+                ),
+                Output::Event(event) => {
+                    if !self.happened(now, event, handler) {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn happened(&mut self, now: Instant, event: Event, handler: &mut impl PeerHandler) -> bool {
+        match event {
+            Event::IceConnectionStateChange(state) => {
+                let lost = state == IceConnectionState::Disconnected;
+                if lost && self.connected {
+                    self.connected = false;
+                    handler.disconnected();
+                } else if !lost && self.ever_connected && !self.connected && state.is_connected() {
+                    self.connected = true;
+                    handler.connected();
+                }
+            }
+            Event::Connected => {
+                self.connected = true;
+                self.ever_connected = true;
+                handler.connected();
+            }
+            Event::MediaAdded(media) if media.kind == MediaKind::Audio && self.audio.is_none() => {
+                self.audio = Some(media.mid);
+            }
+            Event::RtpPacket(packet) => self.media(now, packet),
+            Event::ChannelOpen(id, label) => {
+                tracing::debug!(%label, "a data channel opened");
+                self.channel = Some(id);
+            }
+            Event::ChannelClose(id) if self.channel == Some(id) => self.channel = None,
+            Event::ChannelData(data) if Some(data.id) == self.channel => {
+                return match std::str::from_utf8(&data.data) {
+                    Ok(text) => handler.message(text),
+                    Err(_) => handler.message("(bytes that are no text)"),
+                };
+            }
+            Event::MediaEgressStats(stats) => {
+                if let Some(loss) = stats.loss
+                    && let Err(error) = self.track.report_loss(loss)
+                {
+                    tracing::warn!(%error, "error correction was not set");
+                }
+                if let Some(remote) = &stats.remote {
+                    let jitter =
+                        Duration::from_micros(crate::arrival::micros(remote.jitter.into()) as u64);
+                    self.output_delay.report(stats.rtt, jitter);
+                }
+                let delay = self.output_delay.estimate();
+                if delay.abs_diff(self.told_delay) > Duration::from_millis(10) {
+                    self.told_delay = delay;
+                    handler.output_delay(delay);
+                }
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn media(&mut self, now: Instant, packet: RtpPacket) {
+        if packet.payload.is_empty() {
+            return;
+        }
+        if self.heard_ssrc != Some(packet.header.ssrc) {
+            if self.heard_ssrc.is_some() {
+                self.jitter.restart();
+            }
+            self.heard_ssrc = Some(packet.header.ssrc);
+        }
+        let at = packet.timestamp.saturating_duration_since(self.started);
+        self.jitter.push(
+            at,
+            MediaPacket {
+                sequence: *packet.seq_no,
+                timestamp: packet.time.numer(),
+                payload: packet.payload,
+            },
+        );
+        // In step with the packets, so that one that is punctual waits no longer than it has to.
+        self.next_pull
+            .get_or_insert(now + JitterConfig::default().min_delay);
+    }
+
+    fn track_deadline(&self) -> Option<Instant> {
+        if !self.connected {
+            return None;
+        }
+        let at = match self.frames.is_empty() {
+            true => self.track.deadline()?,
+            false => self.track.ready_at(),
+        };
+        Some(self.started + at)
+    }
+
+    fn all_sent(&mut self) -> bool {
+        let Some(mut channel) = self.channel.and_then(|id| self.rtc.channel(id)) else {
+            return true;
+        };
+        self.messages.is_empty() && channel.buffered_amount() == 0
+    }
+}
+
+/// Reads an offer and sees to it that there is a voice in it.
+fn parse(offer: &str) -> Result<SdpOffer, OfferError> {
+    let audio = offer.lines().any(|line| line.starts_with("m=audio "));
+    let opus = offer.lines().any(|line| {
+        line.strip_prefix("a=rtpmap:")
+            .is_some_and(|map| map.to_ascii_lowercase().contains(" opus/48000"))
+    });
+    let parsed =
+        SdpOffer::from_sdp_string(offer).map_err(|error| OfferError::Sdp(error.to_string()))?;
+    if !audio || !opus {
+        return Err(OfferError::NoAudio);
+    }
+    Ok(parsed)
+}
