@@ -1,12 +1,13 @@
 // The page: hands what happens to the conversation's reducer and carries out what it answers.
 
 import { Audio } from "./audio.js";
+import { Call } from "./call.js";
 import { Connection } from "./connection.js";
 import { canStop, history, initial, phase, reduce } from "./conversation.js";
 import { Levels } from "./levels.js";
 import { encode, loudness } from "./pcm.js";
-import { MICROPHONE_LOST, connectionProblem, microphoneObstacle, microphoneRefused } from "./problems.js";
-import { DEFAULTS, appliesAtOnce, choices, realtimeAddress, sessionUpdate, settle, voicesFor } from "./settings.js";
+import { MICROPHONE_LOST, callRefused, connectionProblem, fellBack, microphoneObstacle, microphoneRefused } from "./problems.js";
+import { DEFAULTS, appliesAtOnce, callAddress, choices, realtimeAddress, sessionUpdate, settle, voicesFor } from "./settings.js";
 import { View } from "./view.js";
 
 const STORED = "duologue.settings";
@@ -38,6 +39,12 @@ function carryOut(effect) {
       if (firstAudio.item !== effect.item) firstAudio = { item: effect.item, time: performance.now() };
       audio.play(effect.item, effect.audio);
       break;
+    case "begin":
+      audio.remote?.begin(effect.item);
+      break;
+    case "finish":
+      audio.remote?.finish();
+      break;
     case "resume":
       audio.resume(effect.item, effect.ms);
       break;
@@ -59,7 +66,7 @@ const audio = new Audio({
     const level = state.muted ? 0 : loudness(rms);
     levels.add("user", level);
     if (phase(state) !== "speaking") loudest = Math.max(loudest, level);
-    connection.send({ type: "input_audio_buffer.append", audio: encode(samples) });
+    if (connection === socket) connection.send({ type: "input_audio_buffer.append", audio: encode(samples) });
   },
   level(rms) {
     const level = loudness(rms);
@@ -68,7 +75,9 @@ const audio = new Audio({
     document.body.dataset.replyLevel = level.toFixed(3);
   },
   playing({ type, item, ms }) {
-    if (type === "started") {
+    if (type === "started" && connection === call) {
+      dispatch({ type: "local.started", item, delay_ms: audio.remote?.delay });
+    } else if (type === "started") {
       const waited = performance.now() - firstAudio.time + audio.latency() * 1000;
       dispatch({ type: "local.started", item, delay_ms: firstAudio.item === item ? waited : undefined });
     } else if (type === "drained" || type === "cleared") {
@@ -88,7 +97,8 @@ function report(item, ms) {
   reported = { item, ms };
   document.body.dataset.playedMs = String(Math.round(ms));
   dispatch({ type: "local.heard", item, ms });
-  if (!state.duologue) return;
+  // Of a call the server knows as much as we do: when it sent what, and how long that takes.
+  if (!state.duologue || connection === call) return;
   connection.send({ type: "duologue.playout", item_id: item, content_index: 0, audio_end_ms: Math.round(ms) });
 }
 
@@ -101,25 +111,64 @@ setInterval(reportNow, REPORT_MS);
 
 // Connection
 
-const connection = new Connection({
+// ?transport=webrtc or websocket takes that one and no other.
+const forced = new URLSearchParams(location.search).get("transport");
+let noCall = forced === "websocket" || !("RTCPeerConnection" in window) ? "" : null; // why there is no call
+let toldWay = 0;
+
+const handlers = {
   connecting: () => dispatch({ type: "local.connecting" }),
   open() {
     dispatch({ type: "local.open" });
     connection.send(sessionUpdate(settings, { sound: soundPossible() }));
+    if (noCall) dispatch({ type: "local.notice", level: "info", text: fellBack(noCall) });
     for (const item of history(state)) connection.send({ type: "conversation.item.create", item });
     if (waitingText !== null) type(waitingText);
     if (offered.voice.length === 0) loadChoices();
   },
-  event: (event) => dispatch(event),
+  event(event) {
+    const sent = event.type === "response.output_audio_transcript.delta" ? (audio.remote?.sent() ?? null) : null;
+    if (sent !== null) dispatch({ type: "local.sent", ...sent });
+    dispatch(event);
+  },
+  sound: (stream) => audio.attach(stream),
+  way(ms) {
+    if (audio.remote !== null) audio.remote.delay = ms;
+    if (Math.abs(ms - toldWay) < 10) return;
+    toldWay = ms;
+    connection.send({ type: "duologue.output_delay", delay_ms: Math.round(ms) });
+  },
+  unavailable(why) {
+    console.warn(`No WebRTC call: ${why}`);
+    audio.detach();
+    if (forced === "webrtc") {
+      dispatch({ type: "local.closed", text: callRefused(why) });
+      quiet();
+      return;
+    }
+    noCall = why;
+    connect();
+  },
   waiting: (failure, seconds) => dispatch({ type: "local.waiting", text: connectionProblem(failure, seconds) }),
   closed(failure) {
     dispatch({ type: "local.closed", text: connectionProblem(failure, null) });
     quiet();
   },
-});
+};
+
+const socket = new Connection(handlers);
+const call = new Call(handlers);
+let connection = socket;
 
 function connect() {
-  connection.open(realtimeAddress(document.baseURI, settings));
+  connection.close();
+  audio.detach();
+  const calling = noCall === null && soundPossible();
+  connection = calling ? call : socket;
+  document.body.dataset.transport = calling ? "webrtc" : "websocket";
+  toldWay = 0;
+  call.outputMs = audio.latency() * 1000;
+  connection.open((calling ? callAddress : realtimeAddress)(document.baseURI, settings));
 }
 
 // What the user does
@@ -151,6 +200,7 @@ async function talk() {
     return;
   }
   audio.mute(state.muted);
+  call.microphone(audio.microphone.stream.getAudioTracks()[0]);
   dispatch({ type: "local.microphone", open: true });
   if (state.connection === "asking") connect();
   stayAwake(true);
@@ -158,11 +208,13 @@ async function talk() {
 
 function hangUp() {
   connection.close();
+  audio.detach();
   quiet();
   dispatch({ type: "local.closed" });
 }
 
 function quiet() {
+  call.microphone(null);
   audio.closeMicrophone();
   dispatch({ type: "local.microphone", open: false });
   stayAwake(false);

@@ -4,6 +4,7 @@
 
 import { WIRE_RATE, decode } from "./pcm.js";
 import { PlayoutTracker } from "./playout-tracker.js";
+import { RemoteSound } from "./remote-sound.js";
 
 const MICROPHONE = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
 
@@ -25,6 +26,7 @@ export class Audio {
     this.context = null;
     this.player = null;
     this.microphone = null;
+    this.remote = null; // the sound of a call
     this.tracker = new PlayoutTracker();
   }
 
@@ -86,6 +88,17 @@ export class Audio {
     for (const track of this.microphone?.stream.getAudioTracks() ?? []) track.enabled = !muted;
   }
 
+  /** Plays a call's sound. */
+  attach(stream) {
+    this.detach();
+    if (this.context !== null) this.remote = new RemoteSound(this.context, stream, this.on);
+  }
+
+  detach() {
+    this.remote?.close();
+    this.remote = null;
+  }
+
   play(item, base64) {
     const samples = decode(base64);
     this.player?.port.postMessage({ op: "push", item, samples }, [samples.buffer]);
@@ -93,11 +106,13 @@ export class Audio {
 
   /** @param {"end"|"pause"|"clear"} op */
   command(op, item = null) {
+    this.remote?.command(op, item);
     this.player?.port.postMessage({ op, item });
   }
 
   /** Goes on after a pause. @param {number|null} ms where in the item the audio that follows begins */
   resume(item = null, ms = null) {
+    this.remote?.resume(ms);
     const position = ms === null ? null : Math.round((ms * WIRE_RATE) / 1000);
     this.player?.port.postMessage({ op: "resume", item, position });
   }
@@ -105,6 +120,7 @@ export class Audio {
   /** What has come out of the speaker by now: `{item, ms}` or null. */
   heard() {
     if (this.context === null) return null;
+    if (this.remote !== null) return this.remote.heard();
     const heard = this.tracker.heard(this.context.currentTime - this.latency());
     return heard === null || heard.item === null ? null : { item: heard.item, ms: (heard.samples / WIRE_RATE) * 1000 };
   }
@@ -121,7 +137,7 @@ export class Audio {
       this.on.playing({ ...event, ms: (event.samples / WIRE_RATE) * 1000 });
     }
     if (running && item !== null) this.tracker.rendered(item, samples, time);
-    this.on.level(rms, underruns);
+    if (this.remote === null) this.on.level(rms, underruns);
   }
 }
 

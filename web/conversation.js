@@ -178,6 +178,17 @@ const HANDLERS = {
     if (find(state, item_id) === undefined) return state;
     return update(state, item_id, { audioDone: true });
   },
+  // A call's sound comes by itself; when it begins and ceases is told.
+  "output_audio_buffer.started": (state, { response_id }, effects) => {
+    const { response } = state;
+    if (response === null || response.item === null || response.id !== response_id) return state;
+    effects.push({ kind: "begin", item: response.item });
+    return state;
+  },
+  "output_audio_buffer.stopped": (state, _event, effects) => {
+    effects.push({ kind: "finish" });
+    return state;
+  },
   "response.done": (state, { response }, effects) => {
     const over = state.response?.item ?? null;
     let next = { ...state, response: null };
@@ -279,6 +290,10 @@ const HANDLERS = {
   "local.stop": (state, _event, effects) => (canStop(state) ? cutReply(state, effects) : state),
   "local.started": (state, { item, delay_ms }) => addPlayed({ ...state, playing: item, delay: delay_ms ?? null }),
   "local.silent": (state) => ({ ...state, playing: null }),
+  "local.sent": (state, { item, ms }) => {
+    const known = find(state, item);
+    return known === undefined || known.audioMs >= ms ? state : update(state, item, { audioMs: ms });
+  },
   "local.heard": (state, { item, ms }) => {
     if (!((state.heard[item] ?? -1) < ms)) return state;
     return { ...state, heard: { ...state.heard, [item]: ms } };

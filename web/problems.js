@@ -30,6 +30,16 @@ export function microphoneRefused(name) {
   }
 }
 
+/** No call could be made, and a WebSocket is used instead. @param {string} why */
+export function fellBack(why) {
+  return `Talking over a WebSocket, which reacts a little later: a WebRTC call could not be made (${why}).`;
+}
+
+/** No call could be made, and nothing else was allowed. @param {string} why */
+export function callRefused(why) {
+  return `A WebRTC call could not be made (${why}). Press Talk to try again, or open the page without ?transport=webrtc.`;
+}
+
 /** The microphone went away during a conversation. */
 export const MICROPHONE_LOST =
   "The microphone was unplugged or taken away. Connect it and press Talk again; typing still works.";

@@ -89,6 +89,14 @@ export function realtimeAddress(page, settings) {
   return url.href;
 }
 
+/** Where calls are made, from the page's own address. */
+export function callAddress(page, settings) {
+  const url = new URL("v1/realtime/calls", page);
+  url.hash = "";
+  url.search = settings.model === "" ? "" : `?model=${encodeURIComponent(settings.model)}`;
+  return url.href;
+}
+
 function voicesOf({ id, duologue }) {
   const voices = duologue.voices ?? [];
   if (voices.length === 0) return [choice(id, duologue)];

@@ -44,6 +44,8 @@ impl<O: Outbound> Driver<O> {
             }
             Inbound::Lost => self.tell(Event::TransportLost),
             Inbound::Back => self.tell(Event::TransportBack),
+            // A client knows its own buffers better than we can guess them.
+            Inbound::OutputDelay(_) if self.delay_told => Ok(()),
             Inbound::OutputDelay(delay) => self.tell(Event::OutputDelay { delay }),
             Inbound::Gone => self.tell(Event::Close),
         }
@@ -115,6 +117,12 @@ impl<O: Outbound> Driver<O> {
             }
             ClientEvent::Pause => Event::Control(Control::Pause),
             ClientEvent::Resume => Event::Control(Control::Resume),
+            ClientEvent::OutputDelay(ms) => {
+                self.delay_told = true;
+                Event::OutputDelay {
+                    delay: Duration::from_millis(ms),
+                }
+            }
             ClientEvent::Playout { item, audio_end_ms } => {
                 // A report on a reply that is long over is late, not wrong.
                 let Some(reply) = self.scribe.reply_of_item(&item) else {

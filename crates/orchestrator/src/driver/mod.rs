@@ -81,6 +81,8 @@ pub(crate) struct Driver<O> {
     thinking: Option<(ReplyId, CancellationToken)>,
     speculating: Option<Speculating>,
     preparing: CancellationToken,
+    /// The client has told how late its sound is heard.
+    delay_told: bool,
     timer: TurnTimer,
     timed_reply: Option<ReplyId>,
     feedback: mpsc::Sender<Event>,
@@ -153,6 +155,7 @@ impl<O: Outbound> Driver<O> {
             thinking: None,
             speculating: None,
             preparing: CancellationToken::new(),
+            delay_told: false,
             timer: TurnTimer::default(),
             timed_reply: None,
             feedback,

@@ -10,6 +10,8 @@ use super::{EventError, Modality};
 
 /// Longest text of one item, in characters.
 const TEXT_LIMIT: usize = 256 * 1024;
+/// Longest output delay a client may report.
+const LONGEST_DELAY_MS: f64 = 5_000.0;
 /// Latest playout position a client may report: a day.
 const LONGEST_AUDIO_MS: f64 = 86_400_000.0;
 
@@ -52,6 +54,8 @@ pub enum ClientEvent {
     Pause,
     /// Go on with it.
     Resume,
+    /// How long a sample takes from our sending it to the listener's ear, as far as the client knows, ms.
+    OutputDelay(u64),
     /// What the client has really played.
     Playout {
         /// The item.
@@ -180,6 +184,10 @@ fn parse_value(value: &Value) -> Result<ClientEvent, EventError> {
         "output_audio_buffer.clear" => ClientEvent::ClearOutput,
         "duologue.pause" => ClientEvent::Pause,
         "duologue.resume" => ClientEvent::Resume,
+        "duologue.output_delay" => {
+            let delay = fields.required_number("delay_ms", 0.0..=LONGEST_DELAY_MS)?;
+            ClientEvent::OutputDelay(delay as u64)
+        }
         "duologue.playout" => ClientEvent::Playout {
             item: id("item_id")?,
             audio_end_ms: milliseconds(fields)?,
