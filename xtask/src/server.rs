@@ -37,6 +37,8 @@ impl Server {
         let child = runner
             .command(runner.binary())
             .args(["serve", "--listen", &address.to_string()])
+            // A port of its own, so that calls over TCP are tested too.
+            .args(["--webrtc-port", "0"])
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(both)

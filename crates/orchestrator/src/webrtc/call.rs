@@ -23,7 +23,7 @@ const FOR_EVENTS: usize = 64;
 /// What may wait for the peer, which takes it at once; then the session ends.
 pub(super) const OUTBOUND: usize = 1_024;
 /// How far ahead the driver may run: the peer paces frames to the millisecond, the driver need not.
-const LEAD: Duration = Duration::from_millis(40);
+const LEAD: Duration = Duration::from_millis(60);
 
 /// Runs a call to its end, in tasks of its own.
 pub(super) fn start(

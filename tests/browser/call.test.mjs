@@ -1,0 +1,226 @@
+// Calls over WebRTC in a real Chromium: the page's own, and those of a stock client.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import { launch, microphoneFlags, microphoneWav, say, scriptedMicrophone, screenshot, serverUrl, wav, withPage } from "./browser.mjs";
+
+const SLOW = { timeout: 240_000 };
+const AGENTS = createRequire(import.meta.url).resolve("@openai/agents-realtime").replace(/dist.*/, "dist/bundle/openai-realtime-agents.umd.js");
+
+let browser;
+
+before(async () => {
+  serverUrl();
+  browser = await launch(["--use-fake-ui-for-media-stream"]);
+});
+after(() => browser?.close());
+
+// Keeps what comes over calls, as 48 kHz samples with the time of each block.
+function recordCalls() {
+  window.peers = [];
+  window.heard = [];
+  const Original = window.RTCPeerConnection;
+  window.RTCPeerConnection = class extends Original {
+    constructor(...given) {
+      super(...given);
+      window.peers.push(this);
+      this.addEventListener("track", async ({ track }) => {
+        const reader = new MediaStreamTrackProcessor({ track: track.clone() }).readable.getReader();
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done) return;
+          const samples = new Float32Array(value.numberOfFrames);
+          value.copyTo(samples, { planeIndex: 0, format: "f32-planar" });
+          window.heard.push({ at: performance.now(), samples, rate: value.sampleRate });
+          value.close();
+        }
+      });
+    }
+  };
+}
+
+const recording = { prepare: (page) => page.addInitScript(recordCalls) };
+
+// What was heard, written down by the server.
+async function transcribed(page) {
+  const { data, rate } = await page.evaluate(() => {
+    const all = window.heard;
+    const out = new Int16Array(all.reduce((sum, block) => sum + block.samples.length, 0));
+    let at = 0;
+    for (const { samples } of all) for (const sample of samples) out[at++] = Math.max(-1, Math.min(1, sample)) * 32767;
+    const bytes = new Uint8Array(out.buffer);
+    let binary = "";
+    for (let n = 0; n < bytes.length; n += 8192) binary += String.fromCharCode(...bytes.subarray(n, n + 8192));
+    return { data: btoa(binary), rate: all[0].rate };
+  });
+  const form = new FormData();
+  form.set("model", "whisper-1");
+  form.set("file", new Blob([wav(Buffer.from(data, "base64"), rate)]), "heard.wav");
+  const answer = await fetch(new URL("v1/audio/transcriptions", serverUrl()), { method: "POST", body: form });
+  assert.equal(answer.status, 200);
+  return (await answer.json()).text;
+}
+
+const words = (text) => text.toLowerCase().replace(/[^a-z0-9' ]+/g, " ").split(/\s+/).filter(Boolean);
+
+// How many of the words that were written were also heard, in their order (longest common subsequence).
+function share(written, heard) {
+  const [a, b] = [words(written), words(heard)];
+  let row = new Array(b.length + 1).fill(0);
+  for (const word of a) row = row.reduce((next, above, j) => (next.push(j === 0 ? 0 : word === b[j - 1] ? row[j - 1] + 1 : Math.max(above, next[j - 1])), next), []);
+  return row.at(-1) / Math.max(1, a.length);
+}
+
+test("the page calls over WebRTC by itself, and what it hears is the reply that it shows", SLOW, async () => {
+  const speaking = await launch(microphoneFlags(await microphoneWav("goforward.flac")));
+  try {
+    await withPage(speaking, recording, async ({ page, waitForPhase, waitForPhaseSince, phases }) => {
+      await page.click("#talk");
+      await waitForPhase("hearing");
+      assert.equal(await page.evaluate(() => document.body.dataset.transport), "webrtc");
+      assert.equal(await page.isHidden("#notice"), true);
+      await waitForPhase("speaking");
+      await screenshot(page, "call");
+      const before = (await phases()).length;
+      await waitForPhaseSince(before, "listening");
+      await page.waitForTimeout(500); // the end of the sound is on its way
+      const written = await page.$eval(".item.assistant .said", (each) => each.innerText);
+      const heard = await transcribed(page);
+      assert.ok(share(written, heard) >= 0.75, `shown: ${written}\nheard: ${heard}`);
+      assert.match(await page.$eval(".item.user .said", (each) => each.innerText), /go forward (ten|10) met(er|re)s/i);
+    });
+  } finally {
+    await speaking.close();
+  }
+});
+
+test("speech over a reply is heard to stop it at once, in the call itself and at the speaker", SLOW, async () => {
+  const prepare = async (page) => {
+    await scriptedMicrophone(page, ["jfk.flac"]);
+    await page.addInitScript(recordCalls);
+  };
+  await withPage(browser, { prepare }, async ({ page, phases, waitForPhase, waitForPhaseSince, waitForPlayed }) => {
+    await page.click("#talk");
+    await waitForPhase("listening");
+    await page.fill("[name=instructions]", "Answer with a long story of at least twenty sentences.");
+    await page.locator("[name=instructions]").blur();
+    await page.fill("#text", "Tell me a story about the sea.");
+    await page.press("#text", "Enter");
+    await waitForPhase("speaking");
+    await waitForPlayed(2000);
+    const before = (await phases()).length;
+    await say(page, "jfk.flac");
+    await waitForPhaseSince(before, "held");
+    const held = await page.evaluate(() => performance.now());
+    await page.waitForTimeout(700); // listening to what is still heard
+    const levels = await page.evaluate((since) => window.heard
+      .filter(({ at }) => at > since - 1000 && at < since + 700)
+      .map(({ at, samples }) => ({ at: at - since, rms: Math.hypot(...samples) / Math.sqrt(samples.length) })), held);
+    const loud = levels.filter(({ rms }) => rms > 0.01).map(({ at }) => at);
+    assert.ok(loud.some((at) => at < -100), "the reply was not heard before");
+    const last = Math.max(...loud);
+    console.log(`heard until ${last.toFixed(0)} ms after the page was told to hold`);
+    assert.ok(last < 400, `heard until ${last} ms after the interruption was known`);
+    await page.waitForSelector(".item.assistant .note", { timeout: 60_000 });
+    assert.match(await page.$eval(".item.assistant .said", (each) => each.innerText), /^\w/);
+    await screenshot(page, "call-cut-off");
+  });
+});
+
+test("where a call does not connect the page takes a WebSocket and says so", SLOW, async () => {
+  const prepare = (page) =>
+    page.route("**/v1/realtime/calls*", async (route) => {
+      if (route.request().method() !== "POST") return route.continue();
+      const answer = await route.fetch();
+      const sdp = (await answer.text()).replace(/^a=candidate:.*\r\n/gm, "");
+      await route.fulfill({ response: answer, body: `${sdp}a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\n` });
+    });
+  await withPage(browser, { prepare }, async ({ page, waitForPlayed, waitForPhase }) => {
+    await page.fill("#text", "Say hello in one short sentence.");
+    await page.press("#text", "Enter");
+    await waitForPlayed(300);
+    assert.equal(await page.evaluate(() => document.body.dataset.transport), "websocket");
+    await waitForPhase("ready");
+    assert.equal(await page.$$eval(".item.user", (all) => all.length), 1);
+  });
+});
+
+test("an ICE restart mends a call and the conversation goes on in it", SLOW, async () => {
+  await withPage(browser, {}, async ({ page }) => {
+    const outcome = await page.evaluate(async () => {
+      const peer = new RTCPeerConnection();
+      peer.addTransceiver("audio");
+      const channel = peer.createDataChannel("oai-events");
+      const events = [];
+      channel.onmessage = ({ data }) => events.push(JSON.parse(data).type);
+      const offer = async (address, options) => {
+        await peer.setLocalDescription(await peer.createOffer(options));
+        const answer = await fetch(address, { method: "POST", headers: { "Content-Type": "application/sdp" }, body: peer.localDescription.sdp });
+        await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
+        return answer;
+      };
+      const until = async (what) => {
+        while (!what()) await new Promise((resolve) => setTimeout(resolve, 20));
+      };
+      const pairs = async () => {
+        const all = [];
+        (await peer.getStats()).forEach((entry) => entry.type === "candidate-pair" && entry.nominated && entry.state === "succeeded" && all.push(entry.localCandidateId));
+        return all;
+      };
+      const made = await offer("v1/realtime/calls");
+      const location = made.headers.get("Location");
+      await until(() => events.includes("session.created"));
+      const fragment = /a=ice-ufrag:(\S+)/.exec(peer.remoteDescription.sdp)[1];
+      const mended = await offer(location, { iceRestart: true });
+      const other = /a=ice-ufrag:(\S+)/.exec(peer.remoteDescription.sdp)[1];
+      await until(() => peer.iceConnectionState === "connected" || peer.iceConnectionState === "completed");
+      await new Promise((resolve) => setTimeout(resolve, 1500));
+      channel.send(JSON.stringify({ type: "session.update", session: { type: "realtime", instructions: "Be brief." } }));
+      await until(() => events.includes("session.updated"));
+      const state = peer.connectionState;
+      const used = (await pairs()).length;
+      peer.close();
+      return { statuses: [made.status, mended.status], changed: fragment !== other, state, used };
+    });
+    assert.deepEqual(outcome.statuses, [201, 200]);
+    assert.ok(outcome.changed, "the credentials are the old ones");
+    assert.equal(outcome.state, "connected");
+    assert.ok(outcome.used >= 1);
+  });
+});
+
+test("@openai/agents-realtime talks over WebRTC with nothing changed but its address", SLOW, async () => {
+  const speaking = await launch(microphoneFlags(await microphoneWav("goforward.flac")));
+  try {
+    await withPage(speaking, recording, async ({ page }) => {
+      await page.addScriptTag({ path: AGENTS });
+      const written = await page.evaluate(async (base) => {
+        const { RealtimeAgent, RealtimeSession, OpenAIRealtimeWebRTC } = window.OpenAIAgentsRealtime;
+        const agent = new RealtimeAgent({ name: "Duo", instructions: "Answer in one short sentence." });
+        const transport = new OpenAIRealtimeWebRTC({ baseUrl: `${base}v1/realtime/calls` });
+        const session = new RealtimeSession(agent, { transport });
+        const errors = [];
+        session.on("error", (error) => errors.push(JSON.stringify(error)));
+        const events = [];
+        transport.on("*", (event) => events.push(event));
+        await session.connect({ apiKey: "ek_any", model: "duologue" });
+        const find = (type) => events.find((event) => event.type === type);
+        while (!find("output_audio_buffer.stopped")) await new Promise((resolve) => setTimeout(resolve, 50));
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        session.close();
+        return {
+          reply: find("response.output_audio_transcript.done").transcript,
+          said: find("conversation.item.input_audio_transcription.completed").transcript,
+          errors,
+        };
+      }, serverUrl().replace(/\/?$/, "/"));
+      assert.deepEqual(written.errors, []);
+      assert.match(written.said, /go forward (ten|10) met(er|re)s/i);
+      const heard = await transcribed(page);
+      assert.ok(share(written.reply, heard) >= 0.75, `written: ${written.reply}\nheard: ${heard}`);
+    });
+  } finally {
+    await speaking.close();
+  }
+});
