@@ -166,7 +166,7 @@ def test_an_ice_restart_leaves_the_call_as_it_was(url):
 def test_offers_that_are_none_are_told_what_is_wrong_with_them(url):
     with httpx.Client(base_url=url, timeout=30) as http:
         cases = [
-            (b"hello", "application/sdp", 400, "not an SDP offer"),
+            (b"hello", "application/sdp", 400, "not SDP"),
             (b"", "application/sdp", 400, "empty"),
             (b"\xff\xfe", "application/sdp", 400, "no text"),
             (b"{}", "application/json", 415, "application/sdp or multipart/form-data"),

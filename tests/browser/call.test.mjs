@@ -224,3 +224,27 @@ test("@openai/agents-realtime talks over WebRTC with nothing changed but its add
     await speaking.close();
   }
 });
+
+test("where UDP is blocked a call goes over TCP", SLOW, async (t) => {
+  await withPage(browser, {}, async ({ page }) => {
+    const outcome = await page.evaluate(async () => {
+      const peer = new RTCPeerConnection();
+      peer.addTransceiver("audio");
+      const channel = peer.createDataChannel("oai-events");
+      const created = new Promise((resolve) => (channel.onmessage = ({ data }) => resolve(JSON.parse(data).type)));
+      await peer.setLocalDescription();
+      const answer = await fetch("v1/realtime/calls", { method: "POST", headers: { "Content-Type": "application/sdp" }, body: peer.localDescription.sdp });
+      const sdp = (await answer.text()).replace(/^a=candidate:\S+ \d+ udp .*\r\n/gim, "");
+      if (!/^a=candidate:.* tcp /im.test(sdp)) return "no TCP port";
+      await peer.setRemoteDescription({ type: "answer", sdp });
+      const type = await created;
+      const protocols = new Set();
+      const all = await peer.getStats();
+      all.forEach((entry) => entry.type === "candidate-pair" && entry.nominated && protocols.add(all.get(entry.localCandidateId).protocol));
+      peer.close();
+      return [type, ...protocols].join(" ");
+    });
+    if (outcome === "no TCP port") return t.skip("the server has no port for calls over TCP: start it with --webrtc-port");
+    assert.equal(outcome, "session.created tcp");
+  });
+});

@@ -15,7 +15,7 @@ mod voice_track;
 
 pub use jitter_buffer::{JitterBuffer, JitterConfig, JitterStatistics, MediaPacket};
 pub use output_delay::OutputDelay;
-pub use peer::{OfferError, Peer, PeerCommand, PeerEnd, PeerHandler};
+pub use peer::{OfferError, Offering, Peer, PeerCommand, PeerEnd, PeerHandler};
 pub use port::{Port, PortConfig, PortError};
 pub use voice_track::{TrackPacket, VoiceTrack};
 

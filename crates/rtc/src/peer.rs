@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use duologue_audio::Frame;
 use duologue_audio::opus::{OpusError, OpusOptions};
-use str0m::change::SdpOffer;
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::ChannelId;
-use str0m::media::{MediaKind, Mid};
+use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::Receive;
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::{Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcConfig, RtcError};
@@ -41,8 +41,8 @@ const FRAME: Duration = Duration::from_millis(20);
 /// What is wrong with an offer.
 #[derive(Debug, thiserror::Error)]
 pub enum OfferError {
-    /// It is no SDP.
-    #[error("this is not an SDP offer: {0}")]
+    /// It is not SDP.
+    #[error("this is not SDP: {0}")]
     Sdp(String),
     /// It has no Opus audio that we could send and hear.
     #[error(
@@ -115,6 +115,36 @@ pub struct Peer {
     closing: Option<Instant>,
 }
 
+/// A peer that has made an offer and waits for the answer.
+pub struct Offering {
+    peer: Peer,
+    offer: String,
+    pending: SdpPendingOffer,
+}
+
+impl Offering {
+    /// The SDP offer.
+    #[must_use]
+    pub fn offer(&self) -> &str {
+        &self.offer
+    }
+
+    /// The other side has answered.
+    ///
+    /// # Errors
+    /// [`OfferError`]: the answer cannot be read or does not fit the offer.
+    pub fn answered(mut self, answer: &str) -> Result<Peer, OfferError> {
+        let answer = SdpAnswer::from_sdp_string(answer)
+            .map_err(|error| OfferError::Sdp(error.to_string()))?;
+        self.peer
+            .rtc
+            .sdp_api()
+            .accept_answer(self.pending, answer)
+            .map_err(|error| OfferError::Rejected(error.to_string()))?;
+        Ok(self.peer)
+    }
+}
+
 /// Why [`Peer::run`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEnd {
@@ -131,8 +161,37 @@ pub enum PeerEnd {
 }
 
 impl Peer {
-    pub(crate) fn new(port: Port, offer: &str) -> Result<Self, OfferError> {
+    /// The peer that answers an offer.
+    pub(crate) fn answering(port: &Port, offer: &str) -> Result<Self, OfferError> {
         let offer = parse(offer)?;
+        let mut peer = Self::build(port)?;
+        peer.answer = peer
+            .rtc
+            .sdp_api()
+            .accept_offer(offer)
+            .map_err(|error| OfferError::Rejected(error.to_string()))?
+            .to_sdp_string();
+        Ok(peer)
+    }
+
+    /// The peer that calls another, and its offer.
+    pub(crate) fn offering(port: &Port, channel: &str) -> Result<Offering, OfferError> {
+        let mut peer = Self::build(port)?;
+        let mut api = peer.rtc.sdp_api();
+        let audio = api.add_media(MediaKind::Audio, Direction::SendRecv, None, None, None);
+        api.add_channel(channel.to_owned());
+        let (offer, pending) = api
+            .apply()
+            .ok_or_else(|| OfferError::Rejected("there is nothing to offer".into()))?;
+        peer.audio = Some(audio);
+        Ok(Offering {
+            peer,
+            offer: offer.to_sdp_string(),
+            pending,
+        })
+    }
+
+    fn build(port: &Port) -> Result<Self, OfferError> {
         let credentials = IceCreds {
             ufrag: format!("{:016x}", rand::random::<u64>()),
             pass: format!("{:032x}", rand::random::<u128>()),
@@ -157,17 +216,12 @@ impl Peer {
         for candidate in &shared.candidates {
             rtc.add_local_candidate(candidate.clone());
         }
-        let answer = rtc
-            .sdp_api()
-            .accept_offer(offer)
-            .map_err(|error| OfferError::Rejected(error.to_string()))?
-            .to_sdp_string();
         let (membership, datagrams) = port.enter(&credentials.ufrag);
         Ok(Self {
             rtc,
             membership,
             datagrams,
-            answer,
+            answer: String::new(),
             started,
             jitter: JitterBuffer::new(JitterConfig::default())?,
             heard_ssrc: None,
@@ -187,7 +241,7 @@ impl Peer {
         })
     }
 
-    /// The SDP answer.
+    /// The SDP answer; empty where this side made the offer.
     #[must_use]
     pub fn answer(&self) -> &str {
         &self.answer

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::peer::{OfferError, Peer};
+use crate::peer::{OfferError, Offering, Peer};
 
 /// Largest datagram taken; browsers send none above 1,300 bytes.
 const MAX_DATAGRAM: usize = 2_000;
@@ -185,7 +185,15 @@ impl Port {
     /// # Errors
     /// [`OfferError`]: what is wrong with the offer.
     pub fn accept(&self, offer: &str) -> Result<Peer, OfferError> {
-        Peer::new(self.clone(), offer)
+        Peer::answering(self, offer)
+    }
+
+    /// A peer that calls: its offer is to be sent, and its answer given to [`Offering::answered`].
+    ///
+    /// # Errors
+    /// [`OfferError::Codec`].
+    pub fn call(&self, channel: &str) -> Result<Offering, OfferError> {
+        Peer::offering(self, channel)
     }
 
     /// The candidates that clients are given, for people.

@@ -6,6 +6,7 @@
 mod asr;
 mod peer;
 mod report;
+mod transport;
 mod tts;
 mod turn;
 
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-/// Measure speech synthesis, recognition, and whole turns; prints a table, and JSON where asked
+/// Measure speech synthesis, recognition, whole turns, and transports; prints a table, and JSON where asked
 #[derive(Args)]
 pub struct BenchCommand {
     /// Write all figures to this file as JSON
@@ -32,6 +33,8 @@ enum What {
     Asr(asr::AsrBench),
     /// From the end of a spoken question to the first sound of the answer, at a real client
     Turn(turn::TurnBench),
+    /// What WebRTC and a WebSocket add over the loopback, and what a call costs
+    Transport(transport::TransportBench),
 }
 
 impl BenchCommand {
@@ -44,6 +47,7 @@ impl BenchCommand {
             What::Tts(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
             What::Asr(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
             What::Turn(bench) => bench.run().await?,
+            What::Transport(bench) => bench.run().await?,
         };
         report.print();
         if let Some(path) = &self.json {
