@@ -188,7 +188,8 @@ impl Port {
         Peer::answering(self, offer)
     }
 
-    /// A peer that calls: its offer is to be sent, and its answer given to [`Offering::answered`].
+    /// A peer that calls: its offer is to be sent, and its answer given to [`Offering::answered`]. Two calls from
+    /// here to one and the same port cannot be told apart by their addresses: take a port for each.
     ///
     /// # Errors
     /// [`OfferError::Codec`].

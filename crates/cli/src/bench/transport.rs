@@ -301,11 +301,12 @@ struct Cost {
 
 /// Of one end of a call in which both sides speak without pause.
 async fn cost(calls: usize, time: Duration) -> anyhow::Result<Cost> {
-    let (one, other) = (port().await?, port().await?);
+    let server = port().await?;
     let before = resident_bytes()?;
     let mut ends = Vec::new();
     for _ in 0..calls {
-        let (caller, called) = connect(&one, &other).await?;
+        // Calls are told apart by the clients' addresses.
+        let (caller, called) = connect(&port().await?, &server).await?;
         ends.push(caller);
         ends.push(called);
     }
