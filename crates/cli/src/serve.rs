@@ -225,6 +225,18 @@ pub struct ServeCommand {
     #[arg(long, env = "DUOLOGUE_SPEAKING_THRESHOLD_SCALE", default_value_t = 2.0, value_name = "F", value_parser = factor, help_heading = "Hearing")]
     speaking_threshold_scale: f32,
 
+    /// Take the assistant's own voice out of what is heard. Browsers and telephones do so themselves; a session can
+    /// ask for it with `session.duologue.echo_cancellation`
+    #[arg(
+        long,
+        env = "DUOLOGUE_ECHO_CANCELLATION",
+        value_enum,
+        default_value = "off",
+        value_name = "WHEN",
+        help_heading = "Hearing"
+    )]
+    echo_cancellation: Switch,
+
     /// Milliseconds between two partial transcripts while a user speaks; 0 makes them only to judge interruptions
     #[arg(
         long,
@@ -580,6 +592,7 @@ impl ServeCommand {
             }),
             ..OrchestratorConfig::default()
         };
+        config.hearing.cleaner.echo = self.echo_cancellation == Switch::On;
         if self.noise_gate == Switch::Off {
             config.hearing.gate = None;
         }

@@ -162,6 +162,13 @@ impl Mouth {
             .map(|playing| (playing.reply, playing.cursor))
     }
 
+    /// When the listener will have heard all that has left; `None` while it is held.
+    #[must_use]
+    pub fn heard_until(&self) -> Option<Duration> {
+        let playing = self.playing.as_ref().filter(|playing| !playing.held)?;
+        Some(playing.anchor? + time_of(playing.cursor))
+    }
+
     /// Sound that waits.
     #[must_use]
     pub fn waiting(&self) -> Duration {
@@ -269,6 +276,9 @@ mod tests {
             [(1_000, 6), (1_020, 1), (1_040, 1), (1_060, 1), (1_080, 1)]
         );
         assert_eq!(mouth.deadline(), Some(ms(1_100)));
+        assert_eq!(mouth.heard_until(), Some(ms(1_200)));
+        mouth.hold(REPLY);
+        assert_eq!(mouth.heard_until(), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! All sound in this crate is 16 kHz mono in -1.0..=1.0, and every position is a
 //! count of such samples since the start of the stream.
 
+mod cleaner;
 mod detector;
 mod end_of_turn;
 mod error;
@@ -20,6 +21,7 @@ mod listener;
 mod segmenter;
 mod silero;
 
+pub use cleaner::{CleanerConfig, EchoStatistics, NoiseReduction, SoundCleaner};
 pub use detector::{VoiceDetector, Window};
 pub use end_of_turn::EndOfTurn;
 pub use error::VadError;

@@ -4,6 +4,7 @@
 //! peer, and what counts is the ratio.
 
 mod asr;
+mod ear;
 mod peer;
 mod report;
 mod transport;
@@ -31,6 +32,8 @@ enum What {
     Tts(tts::TtsBench),
     /// Time and word error rate of a recognizer, beside faster-whisper
     Asr(asr::AsrBench),
+    /// What listening costs: voice detectors, noise gate, echo cancellation
+    Ear(ear::EarBench),
     /// From the end of a spoken question to the first sound of the answer, at a real client
     Turn(turn::TurnBench),
     /// What WebRTC and a WebSocket add over the loopback, and what a call costs
@@ -46,6 +49,7 @@ impl BenchCommand {
         let report = match self.what {
             What::Tts(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
             What::Asr(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
+            What::Ear(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
             What::Turn(bench) => bench.run().await?,
             What::Transport(bench) => bench.run().await?,
         };

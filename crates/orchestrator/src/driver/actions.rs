@@ -130,6 +130,10 @@ impl<O: Outbound> Driver<O> {
                 self.hearing
                     .set_threshold_scale(if heard { scale } else { 1.0 });
             }
+            Notice::HeardItself { times } => {
+                let advice = self.scribe.echo_advice();
+                tracing::warn!(times, "the session hears its own voice: {advice}");
+            }
             // The last of the sound, which the client's rate still held back, goes before the news of its end.
             Notice::ReplyAudioDone { reply, .. } => {
                 if let Some((_, mut encoder)) =

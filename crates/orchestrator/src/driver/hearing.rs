@@ -7,11 +7,13 @@ use std::time::Duration;
 use duologue_audio::pcm;
 use duologue_session::Event;
 use duologue_vad::{
-    Aggressiveness, GateConfig, GateStatistics, LightDetector, SegmentEvent, SegmenterConfig,
-    SileroModel, SpeechListener, ThresholdScale, VadError, VoiceDetector,
+    Aggressiveness, CleanerConfig, EchoStatistics, GateConfig, GateStatistics, LightDetector,
+    SegmentEvent, SegmenterConfig, SileroModel, SoundCleaner, SpeechListener, ThresholdScale,
+    VadError, VoiceDetector,
 };
 
 use super::clock::{SessionClock, length};
+use super::loudspeaker::Loudspeaker;
 use crate::inference::{InferencePool, JobHandle, PoolError, Priority};
 use crate::realtime::HEARING_RATE;
 
@@ -53,19 +55,65 @@ pub struct HearingConfig {
     pub segmenter: SegmenterConfig,
     /// What is too quiet to be meant for us; `None`: the detector alone decides.
     pub gate: Option<GateConfig>,
+    /// What is taken out of the sound before anybody listens, where a client does not say.
+    pub cleaner: CleanerConfig,
 }
 
 impl Default for HearingConfig {
-    /// With the gate.
+    /// With the gate, and nothing taken out.
     fn default() -> Self {
         Self {
             segmenter: SegmenterConfig::default(),
             gate: Some(GateConfig::default()),
+            cleaner: CleanerConfig::default(),
         }
     }
 }
 
-type Listened = (SpeechListener, Vec<SegmentEvent>, Option<VadError>);
+struct Ear {
+    cleaner: Option<SoundCleaner>,
+    listener: SpeechListener,
+}
+
+/// What an ear brings back.
+struct Listened {
+    ear: Ear,
+    events: Vec<SegmentEvent>,
+    /// Sound to take the place of what was kept, where it was cleaned.
+    cleaned: Vec<f32>,
+    error: Option<VadError>,
+}
+
+impl Ear {
+    fn listen(mut self, heard: &[f32], played: &[f32]) -> Listened {
+        let mut events = Vec::new();
+        let mut cleaned = Vec::new();
+        let mut error = None;
+        let sound = match &mut self.cleaner {
+            None => heard,
+            Some(cleaner) => {
+                error = cleaner.clean(heard, played, &mut cleaned).err();
+                &cleaned
+            }
+        };
+        error = self.listener.hear(sound, &mut events).err().or(error);
+        Listened {
+            ear: self,
+            events,
+            cleaned,
+            error,
+        }
+    }
+}
+
+/// What is known of the place, for people to look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HearingStatistics {
+    /// What the noise gate knows; `None` without one.
+    pub gate: Option<GateStatistics>,
+    /// What is known of the echo, where it is taken out.
+    pub echo: Option<EchoStatistics>,
+}
 
 /// One session's hearing.
 pub struct Hearing {
@@ -76,15 +124,20 @@ pub struct Hearing {
     kind: Detector,
     config: HearingConfig,
     /// Here, or away listening.
-    ear: Option<SpeechListener>,
+    ear: Option<Ear>,
     job: Option<JobHandle<Listened>>,
     /// First sample of the ear's stream, which starts anew when an ear is lost.
     ear_start: u64,
+    /// The next sample to come back cleaned.
+    clean_from: u64,
+    loudspeaker: Loudspeaker,
     scale: ThresholdScale,
     /// The ear does not know of the last [`set_threshold`](Self::set_threshold) yet.
     new_threshold: bool,
-    /// What the gate knew when the ear was last here.
-    gate: Option<GateStatistics>,
+    /// Nor of the last [`set_cleaning`](Self::set_cleaning).
+    new_cleaning: bool,
+    /// What the ear knew when it was last here.
+    statistics: HearingStatistics,
 }
 
 impl Hearing {
@@ -106,9 +159,12 @@ impl Hearing {
             ear: None,
             job: None,
             ear_start: 0,
+            clean_from: 0,
+            loudspeaker: Loudspeaker::new(),
             scale: ThresholdScale::default(),
             new_threshold: false,
-            gate: None,
+            new_cleaning: false,
+            statistics: HearingStatistics::default(),
         };
         hearing.renew_ear();
         hearing
@@ -122,6 +178,10 @@ impl Hearing {
     /// Takes sound in.
     pub fn receive(&mut self, samples: Vec<f32>, wall: Duration) {
         self.clock.receive(samples.len(), wall);
+        self.loudspeaker.hear(
+            self.clock.now(wall),
+            self.clock.time_of(self.clock.received()),
+        );
         let surplus = (self.kept.len() + samples.len()).saturating_sub(KEPT);
         self.kept.drain(..surplus.min(self.kept.len()));
         self.kept
@@ -142,7 +202,7 @@ impl Hearing {
 
     /// Whether the ear was last in speech. While it is away, so it is.
     pub fn in_speech(&self) -> bool {
-        self.ear.as_ref().is_none_or(SpeechListener::in_speech)
+        self.ear.as_ref().is_none_or(|ear| ear.listener.in_speech())
     }
 
     /// What was heard since the last call. Waits for the ear; safe to drop.
@@ -153,13 +213,17 @@ impl Hearing {
         let outcome = job.await;
         self.job = None;
         let events = match outcome {
-            Ok((ear, events, error)) => {
-                self.gate = ear.gate();
-                self.ear = Some(ear);
-                if let Some(error) = error {
+            Ok(listened) => {
+                self.statistics = HearingStatistics {
+                    gate: listened.ear.listener.gate(),
+                    echo: listened.ear.cleaner.as_ref().and_then(SoundCleaner::echo),
+                };
+                self.ear = Some(listened.ear);
+                if let Some(error) = listened.error {
                     tracing::warn!(%error, "a window of sound was not listened to");
                 }
-                events
+                self.keep_cleaned(&listened.cleaned);
+                listened.events
             }
             Err(error) => {
                 tracing::error!(%error, "the ear was lost; a new one listens from here");
@@ -180,9 +244,20 @@ impl Hearing {
         };
     }
 
-    /// What the noise gate knew last; `None` without one.
-    pub fn gate(&self) -> Option<GateStatistics> {
-        self.gate
+    /// What is taken out of the sound, from the next sound on.
+    pub fn set_cleaning(&mut self, cleaner: CleanerConfig) {
+        self.new_cleaning |= cleaner != self.config.cleaner;
+        self.config.cleaner = cleaner;
+    }
+
+    /// Where the client's loudspeaker is told of what it is sent.
+    pub fn loudspeaker(&mut self) -> &mut Loudspeaker {
+        &mut self.loudspeaker
+    }
+
+    /// What is known of the place.
+    pub fn statistics(&self) -> HearingStatistics {
+        self.statistics
     }
 
     /// The threshold for speech, from the next sound on.
@@ -216,15 +291,29 @@ impl Hearing {
             return;
         };
         if std::mem::take(&mut self.new_threshold) {
-            ear.set_segmenter(self.config.segmenter);
+            ear.listener.set_segmenter(self.config.segmenter);
         }
-        ear.set_threshold_scale(self.scale);
-        let samples = std::mem::take(&mut self.pending);
+        ear.listener.set_threshold_scale(self.scale);
+        let first = self.clock.received() - self.pending.len() as u64;
+        let mut samples = std::mem::take(&mut self.pending);
         let waiting = samples.len() as u64;
+        let mut played = match self.config.cleaner.echo {
+            true => self
+                .loudspeaker
+                .read(self.clock.time_of(first), samples.len()),
+            false => Vec::new(),
+        };
+        if std::mem::take(&mut self.new_cleaning) {
+            // What the last cleaner had not got to goes first, so that no sample is lost.
+            let rest = ear.cleaner.take().map(SoundCleaner::rest);
+            let rest = rest.unwrap_or_default();
+            self.clean_from = first - rest.len() as u64;
+            played.splice(0..0, vec![0.0; rest.len()]);
+            samples.splice(0..0, rest);
+            ear.cleaner = cleaner(self.config.cleaner);
+        }
         let submitted = self.pool.submit(Priority::Conversation, move || {
-            let mut events = Vec::new();
-            let error = ear.hear(&samples, &mut events).err();
-            (ear, events, error)
+            ear.listen(&samples, &played)
         });
         match submitted {
             Ok(job) => self.job = Some(job),
@@ -237,8 +326,28 @@ impl Hearing {
 
     fn renew_ear(&mut self) {
         self.ear_start = self.clock.received() - self.pending.len() as u64;
-        let HearingConfig { segmenter, gate } = self.config;
-        self.ear = Some(SpeechListener::new(self.kind.start(), segmenter, gate));
+        self.clean_from = self.ear_start;
+        (self.new_cleaning, self.new_threshold) = (false, false);
+        let HearingConfig {
+            segmenter, gate, ..
+        } = self.config;
+        self.ear = Some(Ear {
+            cleaner: cleaner(self.config.cleaner),
+            listener: SpeechListener::new(self.kind.start(), segmenter, gate),
+        });
+    }
+
+    /// The recognizer is given what the ear was left with.
+    fn keep_cleaned(&mut self, cleaned: &[f32]) {
+        let first_kept = self.clock.received() - self.kept.len() as u64;
+        let until = self.clean_from + cleaned.len() as u64;
+        let forgotten = first_kept.saturating_sub(self.clean_from) as usize;
+        let at = (self.clean_from.max(first_kept) - first_kept) as usize;
+        let cleaned = cleaned.get(forgotten..).unwrap_or_default();
+        for (kept, clean) in self.kept.range_mut(at..).zip(cleaned) {
+            *kept = pcm::to_i16(*clean);
+        }
+        self.clean_from = until;
     }
 
     fn place(&self, event: SegmentEvent) -> Event {
@@ -258,4 +367,8 @@ impl Hearing {
             },
         }
     }
+}
+
+fn cleaner(config: CleanerConfig) -> Option<SoundCleaner> {
+    (config != CleanerConfig::default()).then(|| SoundCleaner::new(config))
 }

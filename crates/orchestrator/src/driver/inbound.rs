@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use duologue_audio::Resampler;
-use duologue_session::{Control, Event, ItemId};
+use duologue_session::{Control, Event, ItemId, ReplyId};
+use serde_json::json;
 
-use super::{Driver, client, clock};
+use super::{Driver, HEARING_TOLD, client, clock};
+use crate::mouth::time_of;
 use crate::realtime::{
     ClientEvent, EventError, HEARING_RATE, InputDecoder, SessionSettings, TurnDetection,
     apply_update,
@@ -128,10 +130,9 @@ impl<O: Outbound> Driver<O> {
                 let Some(reply) = self.scribe.reply_of_item(&item) else {
                     return Ok(());
                 };
-                Event::Played {
-                    reply,
-                    samples: audio_end_ms * u64::from(duologue_session::SAMPLE_RATE) / 1_000,
-                }
+                let samples = audio_end_ms * u64::from(duologue_session::SAMPLE_RATE) / 1_000;
+                self.note_playout(reply, samples);
+                Event::Played { reply, samples }
             }
         };
         self.core.handle(now, event);
@@ -142,6 +143,7 @@ impl<O: Outbound> Driver<O> {
         if let TurnDetection::ServerVad { threshold, .. } = &settings.turn_detection {
             self.hearing.set_threshold(*threshold);
         }
+        self.hearing.set_cleaning(settings.cleaner);
         let patch = client::config_patch(&settings);
         self.settings = settings;
         self.core
@@ -183,6 +185,48 @@ impl<O: Outbound> Driver<O> {
             let begins = clock.time_of(clock.received() - samples.len() as u64);
             recorder.user(clock::position(begins), &samples);
         }
+    }
+
+    /// By how much the client's loudspeaker is behind the mouth.
+    fn note_playout(&mut self, reply: ReplyId, samples: u64) {
+        let meant = self.mouth.heard_until().zip(self.mouth.sent());
+        if let Some((until, (_, sent))) = meant.filter(|(_, (speaking, _))| *speaking == reply) {
+            // A pause or the end: nothing is playing.
+            if samples == 0 || samples >= sent {
+                return;
+            }
+            let meant = until.saturating_sub(time_of(sent - samples));
+            let late = self.wall().saturating_sub(meant);
+            self.hearing.loudspeaker().report(late);
+        }
+    }
+
+    /// Tells the client what the ear knows, now and then.
+    pub(super) fn tell_of_hearing(&mut self) -> Result<(), Backlog> {
+        let now = self.now();
+        if now < self.hearing_told_next {
+            return Ok(());
+        }
+        self.hearing_told_next = now + HEARING_TOLD;
+        let known = self.hearing.statistics();
+        let gate = known.gate.map(|gate| {
+            json!({
+                "floor_dbfs": gate.floor_dbfs,
+                "threshold_dbfs": gate.threshold_dbfs,
+                "gating_ratio": gate.gating_ratio,
+            })
+        });
+        let echo = known.echo.map(|echo| {
+            json!({
+                "delay_ms": echo.delay_ms,
+                "return_loss_db": echo.return_loss_db,
+                "enhancement_db": echo.enhancement_db,
+            })
+        });
+        self.own(
+            "duologue.hearing",
+            json!({"noise_gate": gate, "echo_cancellation": echo}),
+        )
     }
 
     /// A client that stops sending in the middle of speech is silent, as far as the conversation goes.

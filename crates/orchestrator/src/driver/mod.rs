@@ -9,6 +9,7 @@ mod clock;
 mod core;
 mod hearing;
 mod inbound;
+mod loudspeaker;
 mod models;
 mod outbound;
 mod speaking;
@@ -53,6 +54,8 @@ use speculating::Speculating;
 
 /// Reports of models that may wait for the session.
 const FEEDBACK: usize = 256;
+/// How often a client that wants to know is told of what the ear knows.
+const HEARING_TOLD: Duration = Duration::from_secs(5);
 /// Sound that may wait in the mouth before the voice has to.
 const MOUTHFUL: Duration = Duration::from_secs(10);
 
@@ -72,6 +75,8 @@ pub(crate) struct Driver<O> {
     /// For sound that comes beside the events.
     beside: Option<Resampler>,
     last_sound: Duration,
+    /// When the client is next told of what the ear knows.
+    hearing_told_next: Duration,
     /// Start of the client's input buffer.
     buffer_from: Duration,
     mouth: Mouth,
@@ -112,6 +117,7 @@ impl<O: Outbound> Driver<O> {
         let mut settings = SessionSettings::new(&model, &config.instructions, &config.voice);
         settings.language.clone_from(&config.language);
         settings.recorded = config.recording.is_some();
+        settings.cleaner = config.hearing.cleaner;
         let core_config = Config {
             interruption: config.interruption.clone(),
             timing: config.timing.clone(),
@@ -147,6 +153,7 @@ impl<O: Outbound> Driver<O> {
             decoder: None,
             beside: None,
             last_sound: Duration::ZERO,
+            hearing_told_next: HEARING_TOLD,
             buffer_from: Duration::ZERO,
             mouth: Mouth::new(lead.unwrap_or(config.lead), config.interruption.max_rewind),
             encoder: None,
@@ -205,12 +212,21 @@ impl<O: Outbound> Driver<O> {
                 recorder.finish().await;
             }
             let counters = self.core.counters();
-            if let Some(gate) = self.hearing.gate() {
+            let hearing = self.hearing.statistics();
+            if let Some(gate) = hearing.gate {
                 tracing::info!(
                     floor_dbfs = gate.floor_dbfs,
                     threshold_dbfs = gate.threshold_dbfs,
                     gating_ratio = gate.gating_ratio,
                     "noise gate"
+                );
+            }
+            if let Some(echo) = hearing.echo {
+                tracing::info!(
+                    delay_ms = echo.delay_ms,
+                    return_loss_db = echo.return_loss_db,
+                    enhancement_db = echo.enhancement_db,
+                    "echo cancellation"
                 );
             }
             tracing::info!(
@@ -253,6 +269,7 @@ impl<O: Outbound> Driver<O> {
                         self.note_hearing(&event);
                         self.tell(event)?;
                     }
+                    self.tell_of_hearing()?;
                 }
                 Some(event) = self.reports.recv() => {
                     self.note_report(&event);

@@ -1,5 +1,7 @@
 //! What the voice made, sent to the client when it is due.
 
+use std::time::Duration;
+
 use duologue_audio::Frame;
 use duologue_rpc::AudioFrame;
 use duologue_session::{Event, ReplyId, WordMark};
@@ -11,6 +13,9 @@ use super::turn_timer::Step;
 use crate::mouth::samples_in;
 use crate::realtime::{EventError, OutputEncoder};
 use crate::transport::{Backlog, Outbound};
+
+/// How long a frame lasts.
+const FRAME: Duration = Duration::from_millis(20);
 
 impl<O: Outbound> Driver<O> {
     pub(super) fn voiced(&mut self, voiced: Voiced) -> Result<(), Backlog> {
@@ -78,6 +83,12 @@ impl<O: Outbound> Driver<O> {
         let now = self.now();
         if let Some(recorder) = &mut self.core.recorder {
             recorder.assistant(samples_in(now), frames);
+        }
+        if let Some(until) = self.mouth.heard_until() {
+            let ahead = now.saturating_sub(self.wall());
+            let length = FRAME * frames.len() as u32;
+            let at = (until + ahead).saturating_sub(length);
+            self.hearing.loudspeaker().write(at, frames);
         }
         if !self.outbound.sound(reply, frames)? {
             let bytes = self.encode(reply, frames);

@@ -81,6 +81,17 @@ impl Scribe {
         self.event("session.updated", json!({"session": session}))
     }
 
+    /// What helps a session that hears itself.
+    #[must_use]
+    pub fn echo_advice(&self) -> &'static str {
+        if self.settings.cleaner.echo {
+            "the loudspeaker is too loud for echo cancellation: turn it down, or use headphones"
+        } else {
+            "use headphones, or turn on echo cancellation: where the sound is recorded, or here with \
+             session.duologue.echo_cancellation (for all sessions: --echo-cancellation on)"
+        }
+    }
+
     /// `error`.
     pub fn error(&mut self, error: &EventError) -> Value {
         let body = error.to_json();
@@ -226,7 +237,7 @@ impl Scribe {
             }
             Notice::InterruptionSuspected { .. } => {}
             Notice::HeardItself { times } => {
-                out.extend(self.own("duologue.heard_itself", json!({"times": times})));
+                out.extend(self.own("duologue.heard_itself", json!({"times": times, "message": self.echo_advice()})));
             }
             Notice::InterruptionConfirmed { reply, evidence } => {
                 out.extend(self.interruption("committed", reply, evidence));

@@ -1,5 +1,6 @@
 //! A session's configuration as clients see it, and `session.update`, which changes all of it or nothing.
 
+use duologue_vad::{CleanerConfig, NoiseReduction};
 use serde_json::{Map, Value, json};
 
 use super::json::{Fields, wrong};
@@ -324,6 +325,8 @@ pub struct SessionSettings {
     pub duologue_events: bool,
     /// Whether the server keeps the session. Not the client's to choose.
     pub recorded: bool,
+    /// What is taken out of the client's sound before anybody listens.
+    pub cleaner: CleanerConfig,
 }
 
 impl SessionSettings {
@@ -348,12 +351,21 @@ impl SessionSettings {
             temperature: None,
             duologue_events: false,
             recorded: false,
+            cleaner: CleanerConfig::default(),
         }
     }
 
     /// The session object of `session.created` and `session.updated`.
     #[must_use]
     pub fn to_json(&self, id: &str, dialect: Dialect) -> Value {
+        let duologue = json!({"events": self.duologue_events, "echo_cancellation": self.cleaner.echo, "recording": self.recorded});
+        let noise_reduction = self.cleaner.noise.map(|reduction| {
+            let kind = match reduction {
+                NoiseReduction::NearField => "near_field",
+                NoiseReduction::FarField => "far_field",
+            };
+            json!({"type": kind})
+        });
         let limit = self
             .max_output_tokens
             .map_or_else(|| json!("inf"), |limit| json!(limit));
@@ -372,12 +384,12 @@ impl SessionSettings {
                 "truncation": "auto",
                 "prompt": null,
                 "include": null,
-                "duologue": {"events": self.duologue_events, "recording": self.recorded},
+                "duologue": duologue,
                 "audio": {
                     "input": {
                         "format": self.input.to_json(),
                         "transcription": self.transcription,
-                        "noise_reduction": null,
+                        "noise_reduction": noise_reduction,
                         "turn_detection": self.turn_detection.to_json(),
                     },
                     "output": {
@@ -398,13 +410,13 @@ impl SessionSettings {
                 "input_audio_format": self.input.beta_name(),
                 "output_audio_format": self.output.beta_name(),
                 "input_audio_transcription": self.transcription,
-                "input_audio_noise_reduction": null,
+                "input_audio_noise_reduction": noise_reduction,
                 "turn_detection": self.turn_detection.to_json(),
                 "tools": self.tools,
                 "tool_choice": self.tool_choice,
                 "temperature": self.temperature.unwrap_or(0.8),
                 "max_response_output_tokens": limit,
-                "duologue": {"events": self.duologue_events, "recording": self.recorded},
+                "duologue": duologue,
             }),
         }
     }
@@ -458,10 +470,14 @@ pub fn apply_update(
     if let Some(temperature) = fields.number("temperature", 0.0..=2.0)? {
         next.temperature = Some(temperature as f32);
     }
-    if let Some(ours) = fields.get("duologue")
-        && let Some(events) = Fields::of(ours, "session.duologue")?.flag("events")?
-    {
-        next.duologue_events = events;
+    if let Some(ours) = fields.get("duologue") {
+        let ours = Fields::of(ours, "session.duologue")?;
+        if let Some(events) = ours.flag("events")? {
+            next.duologue_events = events;
+        }
+        if let Some(cancelled) = ours.flag("echo_cancellation")? {
+            next.cleaner.echo = cancelled;
+        }
     }
     // The beta's flat names.
     update_input(&mut next, fields, Names::BETA_INPUT)?;
@@ -486,16 +502,19 @@ pub fn apply_update(
 struct Names {
     format: &'static str,
     transcription: &'static str,
+    noise_reduction: &'static str,
 }
 
 impl Names {
     const BETA_INPUT: Self = Self {
         format: "input_audio_format",
         transcription: "input_audio_transcription",
+        noise_reduction: "input_audio_noise_reduction",
     };
     const GA_INPUT: Self = Self {
         format: "format",
         transcription: "transcription",
+        noise_reduction: "noise_reduction",
     };
 }
 
@@ -518,10 +537,31 @@ fn update_input(
         }
         next.transcription = transcription.clone();
     }
+    if let Some(reduction) = fields.raw(names.noise_reduction) {
+        let path = fields.path(names.noise_reduction);
+        next.cleaner.noise = parse_noise_reduction(reduction, &path)?;
+    }
     if let Some(detection) = fields.raw("turn_detection") {
         next.turn_detection = TurnDetection::parse(detection, &fields.path("turn_detection"))?;
     }
     Ok(())
+}
+
+fn parse_noise_reduction(value: &Value, path: &str) -> Result<Option<NoiseReduction>, EventError> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let fields = Fields::of(value, path)?;
+    match fields.required_text("type")? {
+        "near_field" => Ok(Some(NoiseReduction::NearField)),
+        "far_field" => Ok(Some(NoiseReduction::FarField)),
+        other => Err(EventError::value(
+            fields.path("type"),
+            format!(
+                "{other:?} is not a noise reduction: use near_field, far_field, or null for none"
+            ),
+        )),
+    }
 }
 
 fn update_output(
@@ -698,6 +738,14 @@ mod tests {
             (
                 json!({"tools": [{"type": "function"}]}),
                 "session.tools[0].name",
+            ),
+            (
+                json!({"audio": {"input": {"noise_reduction": {"type": "magic"}}}}),
+                "session.audio.input.noise_reduction.type",
+            ),
+            (
+                json!({"duologue": {"echo_cancellation": "loud"}}),
+                "session.duologue.echo_cancellation",
             ),
             (json!({"tool_choice": "maybe"}), "session.tool_choice"),
             (json!({"modalities": []}), "session.modalities"),
