@@ -161,6 +161,35 @@ def test_a_text_reply_has_no_sound(url):
     run(talk())
 
 
+def test_a_reply_beside_the_conversation_leaves_no_trace_in_it(url):
+    async def talk():
+        async with person(url) as one:
+            item = {"id": "word", "type": "message", "role": "user"}
+            item["content"] = [{"type": "input_text", "text": "The word is pineapple."}]
+            await one.connection.conversation.item.create(item=item)
+            ask = {"type": "message", "role": "user"}
+            ask["content"] = [{"type": "input_text", "text": "Which word did I name? Answer with the word alone."}]
+            await one.connection.response.create(
+                response={
+                    "conversation": "none",
+                    "output_modalities": ["text"],
+                    "metadata": {"purpose": "check"},
+                    "input": [{"type": "item_reference", "id": "word"}, ask],
+                }
+            )
+            _, done = await one.until("response.done")
+            assert done.response.status == "completed"
+            assert done.response.conversation_id is None
+            assert done.response.metadata == {"purpose": "check"}
+            assert "pineapple" in done.response.output[0].content[0].text.lower()
+            await one.connection.conversation.item.retrieve(item_id=done.response.output[0].id)
+            _, error = await one.until("error")
+            assert error.error.code == "item_not_found", error
+            assert one.types().count("conversation.item.added") == 1
+
+    run(talk())
+
+
 def test_a_telephone_encoding_carries_the_conversation(url):
     async def talk():
         audio = {"input": {"format": {"type": "audio/pcmu"}}, "output": {"format": {"type": "audio/pcmu"}}}

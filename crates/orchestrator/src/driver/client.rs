@@ -8,7 +8,7 @@ use duologue_session::{
 };
 use serde_json::Value;
 
-use crate::realtime::{self, NewItem, ReplyRequest, SessionSettings};
+use crate::realtime::{self, EventError, InputItem, NewItem, ReplyRequest, SessionSettings};
 
 /// The core's configuration for a client's settings.
 pub fn config_patch(settings: &SessionSettings) -> ConfigPatch {
@@ -29,9 +29,38 @@ pub fn config_patch(settings: &SessionSettings) -> ConfigPatch {
     }
 }
 
-/// What a `response.create` changes for one reply.
-pub fn reply_patch(request: ReplyRequest) -> ReplyPatch {
-    ReplyPatch {
+/// What a `response.create` changes for one reply. `items` is the conversation.
+///
+/// # Errors
+/// When it answers an item that is not there.
+pub fn reply_patch(request: ReplyRequest, items: &[Item]) -> Result<ReplyPatch, EventError> {
+    let known = |id: String| {
+        let found = items.iter().find(|item| item.id.0 == id).cloned();
+        found.ok_or_else(|| {
+            EventError::invalid(
+                "item_not_found",
+                "response.input",
+                format!("there is no item {id:?} in the conversation"),
+            )
+        })
+    };
+    let input = request.input.map(|input| {
+        input
+            .into_iter()
+            .enumerate()
+            .map(|(index, part)| match part {
+                InputItem::Known(id) => known(id),
+                // It has a name only here.
+                InputItem::New(new) => Ok(Item {
+                    id: ItemId(format!("input_{index}")),
+                    ..item(new)
+                }),
+            })
+            .collect::<Result<Vec<Item>, EventError>>()
+    });
+    Ok(ReplyPatch {
+        in_conversation: Some(!request.aside),
+        input: input.transpose()?,
         instructions: request.instructions,
         modality: request.modality.map(modality),
         tools: request.tools.map(|tools| tools.iter().map(tool).collect()),
@@ -54,7 +83,7 @@ pub fn reply_patch(request: ReplyRequest) -> ReplyPatch {
                     .collect()
             }),
         ..ReplyPatch::default()
-    }
+    })
 }
 
 /// An item that the client adds.

@@ -91,8 +91,9 @@ impl<O: Outbound> Driver<O> {
                 audio_end: Duration::from_millis(audio_end_ms),
             },
             ClientEvent::CreateReply(request) => {
+                let patch = client::reply_patch(request, self.core.items())?;
                 self.timer.start(now);
-                Event::CreateReply(client::reply_patch(request))
+                Event::CreateReply(patch)
             }
             ClientEvent::CancelReply(id) => {
                 let reply = match id {

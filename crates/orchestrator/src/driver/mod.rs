@@ -207,7 +207,9 @@ impl<O: Outbound> Driver<O> {
                 .values()
                 .flatten()
                 .for_each(|(_, cancel)| cancel.cancel());
-            self.orchestrator.engines().chat.forget(&self.seed);
+            let chat = &self.orchestrator.engines().chat;
+            chat.forget(&self.seed);
+            chat.forget(&models::aside(&self.seed));
             if let Some(recorder) = self.core.recorder.take() {
                 recorder.finish().await;
             }

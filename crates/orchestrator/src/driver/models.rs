@@ -191,9 +191,15 @@ impl<O: Outbound> Driver<O> {
         events: mpsc::Sender<Event>,
     ) -> CancellationToken {
         let cancel = CancellationToken::new();
+        // What the model keeps of the conversation stays, whatever it is asked beside.
+        let aside = aside(&self.seed);
+        let conversation = match options.in_conversation {
+            true => &self.seed,
+            false => &aside,
+        };
         tokio::spawn(thinking::think(
             Arc::clone(&self.orchestrator.engines().chat),
-            thinking::chat_request(&self.seed, history, options),
+            thinking::chat_request(conversation, history, options),
             reply,
             options.modality,
             self.settings
@@ -227,4 +233,9 @@ impl<O: Outbound> Driver<O> {
         let cancel = self.preparing.clone();
         tokio::spawn(async move { chat.prepare(&request, cancel).await });
     }
+}
+
+/// The name of what is asked beside a conversation.
+pub(super) fn aside(conversation: &str) -> String {
+    format!("{conversation}-aside")
 }

@@ -116,6 +116,19 @@ pub struct ReplyRequest {
     pub temperature: Option<f32>,
     /// Shown back in the response.
     pub metadata: Option<Value>,
+    /// The conversation does not get to know of it.
+    pub aside: bool,
+    /// What it answers, instead of the conversation.
+    pub input: Option<Vec<InputItem>>,
+}
+
+/// A part of what a reply answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum InputItem {
+    /// An item of the conversation, by its id.
+    Known(String),
+    /// One that is not in it.
+    New(NewItem),
 }
 
 /// Reads one event. The second value is its `event_id`, also where reading fails.
@@ -314,12 +327,27 @@ fn parse_reply(fields: Fields<'_>) -> Result<ReplyRequest, EventError> {
             modality = Some(Modality::parse(list, &fields.path(name))?);
         }
     }
-    if fields.text("conversation")? == Some("none") || fields.get("input").is_some() {
-        return Err(EventError::value(
-            "response.conversation",
-            "replies outside the conversation are not offered yet: leave out conversation and input",
-        ));
-    }
+    let aside = match fields.text("conversation")? {
+        None | Some("auto") => false,
+        Some("none") => true,
+        Some(other) => {
+            return Err(EventError::value(
+                "response.conversation",
+                format!("{other:?} is not a conversation: use auto or none"),
+            ));
+        }
+    };
+    let input = fields
+        .list("input")?
+        .map(|items| {
+            let path = |index| format!("response.input[{index}]");
+            items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| parse_input(Fields::of(item, &path(index))?))
+                .collect()
+        })
+        .transpose()?;
     let mut max_output_tokens = None;
     for name in ["max_output_tokens", "max_response_output_tokens"] {
         if let Some(limit) = parse_token_limit(fields, name)? {
@@ -337,7 +365,16 @@ fn parse_reply(fields: Fields<'_>) -> Result<ReplyRequest, EventError> {
         max_output_tokens,
         temperature: fields.number("temperature", 0.0..=2.0)?.map(|t| t as f32),
         metadata: fields.get("metadata").cloned(),
+        aside,
+        input,
     })
+}
+
+fn parse_input(fields: Fields<'_>) -> Result<InputItem, EventError> {
+    if fields.text("type")? == Some("item_reference") {
+        return Ok(InputItem::Known(fields.required_text("id")?.to_owned()));
+    }
+    parse_item(fields).map(InputItem::New)
 }
 
 #[cfg(test)]
@@ -348,6 +385,32 @@ mod tests {
 
     fn read(value: Value) -> Result<ClientEvent, EventError> {
         parse(&value.to_string()).map(|(event, _)| event)
+    }
+
+    #[test]
+    fn a_reply_beside_the_conversation_brings_what_it_answers() {
+        let event = read(json!({"type": "response.create", "response": {
+            "conversation": "none",
+            "input": [
+                {"type": "item_reference", "id": "item_1"},
+                {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Classify."}]},
+            ],
+        }}));
+        let Ok(ClientEvent::CreateReply(request)) = event else {
+            panic!("{event:?}");
+        };
+        assert!(request.aside);
+        let input = request.input.unwrap();
+        assert_eq!(input[0], InputItem::Known("item_1".into()));
+        assert!(
+            matches!(&input[1], InputItem::New(NewItem::Message { text, .. }) if text == "Classify.")
+        );
+        let refused =
+            read(json!({"type": "response.create", "response": {"conversation": "other"}}));
+        assert_eq!(
+            refused.unwrap_err().param.as_deref(),
+            Some("response.conversation")
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod scribe;
 mod settings;
 mod sound;
 
-pub use client_event::{ClientEvent, NewItem, ReplyRequest, parse};
+pub use client_event::{ClientEvent, InputItem, NewItem, ReplyRequest, parse};
 pub use error::EventError;
 pub use scribe::Scribe;
 pub use settings::{

@@ -496,13 +496,14 @@ impl Scribe {
         let voice = known
             .and_then(|options| options.voice.clone())
             .unwrap_or_else(|| self.settings.voice.clone());
+        let joins = known.is_none_or(|options| options.in_conversation);
         let mut response = json!({
             "object": "realtime.response",
             "id": self.response_id(reply),
             "status": status,
             "status_details": details,
             "output": items,
-            "conversation_id": format!("conv_{}", self.seed),
+            "conversation_id": joins.then(|| format!("conv_{}", self.seed)),
             "max_output_tokens": limit,
             "metadata": metadata,
             "usage": usage,
