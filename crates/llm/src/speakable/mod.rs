@@ -34,8 +34,8 @@ impl Default for ClauseRules {
     fn default() -> Self {
         Self {
             first_comma_chars: 10,
-            first_words: 8,
-            first_chars: 32,
+            first_words: 5,
+            first_chars: 20,
             max_chars: 220,
         }
     }
