@@ -5,7 +5,7 @@ mod support;
 
 use duologue_session::{
     Action, CancelReason, Clause, Config, ErrorCode, Event, Finish, IncompleteReason, Notice,
-    ReplyId, ReplyStatus, State,
+    ReplyId, ReplyStatus, Session, State, Timing, TurnDetection,
 };
 use support::{World, ms};
 
@@ -257,4 +257,61 @@ fn a_voice_that_ends_before_its_text_has_failed() {
     world.tell(Event::AudioEnded { reply });
     assert_eq!(failure(&world), ErrorCode::VoiceFailed);
     recovers(&mut world);
+}
+
+/// Found by the random orders: each piece of a long speech had its words awaited before the last one's came.
+#[test]
+fn a_user_who_speaks_on_beside_a_reply_does_not_hold_it_for_ever() {
+    let mut session = Session::new(
+        "test",
+        Config {
+            turn_detection: TurnDetection::ServerVad {
+                silence: ms(300),
+                threshold: 0.5,
+                prefix: ms(300),
+                create_response: true,
+                interrupt_response: false,
+                idle_timeout: None,
+            },
+            timing: Timing {
+                max_turn: ms(5_000), // less than a transcript is waited for
+                ..Timing::default()
+            },
+            ..Config::default()
+        },
+    );
+    session.handle(ms(100), Event::SpeechStarted { onset: ms(0) });
+    session.handle(ms(5_000), Event::Tick); // the first piece, whose words never come
+    session.handle(ms(5_200), Event::Silence { since: ms(5_100) });
+    session.handle(ms(5_400), Event::Tick);
+    let (turn, revision) = std::iter::from_fn(|| session.poll())
+        .filter_map(|action| match action {
+            Action::Transcribe { turn, revision, .. } => Some((turn, revision)),
+            _ => None,
+        })
+        .last()
+        .unwrap();
+    let text = "and that is all".to_owned();
+    session.handle(
+        ms(5_500),
+        Event::Transcript {
+            turn,
+            revision,
+            text,
+        },
+    );
+    assert_eq!(session.reply(), Some(ReplyId(1)));
+    session.handle(ms(6_100), Event::SpeechStarted { onset: ms(6_000) });
+    let prompted = std::iter::from_fn(|| {
+        let at = session.deadline()?;
+        session.handle(at, Event::Tick);
+        let prompted = std::iter::from_fn(|| session.poll())
+            .filter(|action| matches!(action, Action::Prompt { .. }))
+            .count();
+        Some((at, prompted > 0))
+    })
+    .take(40)
+    .find(|(_, prompted)| *prompted);
+    // When the first piece's words have been waited for.
+    assert_eq!(prompted, Some((ms(15_000), true)));
 }

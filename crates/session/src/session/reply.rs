@@ -1,7 +1,7 @@
 //! A reply in the making.
 
 use crate::ledger::Ledger;
-use crate::{Finish, Item, ItemId, Modality, ReplyId, ReplyOptions, Usage};
+use crate::{Finish, Item, ItemId, Modality, ReplyId, ReplyOptions, TurnId, Usage};
 use std::time::Duration;
 
 /// Who makes its text.
@@ -20,6 +20,8 @@ pub(super) struct Reply {
     pub ledger: Ledger,
     /// The message of the user's that it answers.
     pub answers: Option<ItemId>,
+    /// The last turn that began before it.
+    pub newest_turn: TurnId,
     /// Nobody asked for it: it does not keep a session alive.
     pub unasked: bool,
     pub prompted: bool,
@@ -59,6 +61,7 @@ impl Reply {
         source: Source,
         now: Duration,
         output_delay: Duration,
+        newest_turn: TurnId,
     ) -> Self {
         Self {
             id,
@@ -66,6 +69,7 @@ impl Reply {
             source,
             ledger: Ledger::new(output_delay),
             answers: None,
+            newest_turn,
             unasked: false,
             prompted: false,
             text_ended: false,

@@ -1,6 +1,7 @@
 //! The assistant's side: from the wish for a reply to its last heard word.
 
 use super::reply::{Reply, Source};
+use super::turn::Awaited;
 use super::{MAX_LEDGERS, Session};
 use crate::conversation::bounded;
 use crate::playout::duration;
@@ -44,6 +45,7 @@ impl Session {
             source,
             self.now,
             self.config.timing.output_delay,
+            self.last_turn,
         )
     }
 
@@ -87,14 +89,16 @@ impl Session {
 
     /// Asks the model, as soon as all messages have their words.
     pub(super) fn prompt_when_ready(&mut self) {
-        if self.awaited.iter().any(|awaited| awaited.due.is_some()) {
+        let Some(reply) = self.reply.as_mut().filter(|reply| !reply.prompted) else {
+            return;
+        };
+        // What is said from now on is not waited for: a speaker who never stops would hold the reply for ever.
+        let waits = |awaited: &Awaited| awaited.due.is_some() && awaited.turn <= reply.newest_turn;
+        if self.awaited.iter().any(waits) {
             return;
         }
         let now = self.now;
         let budget = self.config.limits.history_tokens;
-        let Some(reply) = self.reply.as_mut().filter(|reply| !reply.prompted) else {
-            return;
-        };
         reply.prompted = true;
         reply.model_seen = now;
         let history = match &reply.options.input {

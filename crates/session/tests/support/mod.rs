@@ -304,7 +304,7 @@ impl World {
                         samples: truth.played,
                     };
                     self.reported += 1;
-                    let arrives = self.reported % self.latency.report_every == 0;
+                    let arrives = self.reported.is_multiple_of(self.latency.report_every);
                     if truth.played > 0 && arrives {
                         if self.latency.report_delay.is_zero() {
                             self.handle(event);
