@@ -35,6 +35,7 @@ mod ledger;
 mod notice;
 mod playout;
 mod recording;
+mod rehearsal;
 mod session;
 mod state;
 mod turns;
@@ -55,6 +56,7 @@ pub use notice::{
 pub use recording::{
     Beginning, Difference, Entry, Happening, RECORDING_FORMAT, Replayed, replay, rerecord,
 };
+pub use rehearsal::{Ear, Moment, Overridden, Rehearsed, Tally, rehearse};
 pub use session::{Counters, Evidence, MAX_QUEUED, Session};
 pub use state::{State, TRANSITIONS, Trigger, diagram};
 

@@ -4,8 +4,8 @@
 mod support;
 
 use duologue_session::{
-    Action, Clause, Config, Control, EndReason, Event, Limits, Notice, ReplyStatus, State,
-    TurnDetection,
+    Action, Clause, Config, Control, EndReason, Event, Item, Limits, Notice, Place, ReplyPatch,
+    ReplyStatus, Role, State, TurnDetection,
 };
 use std::time::Duration;
 use support::{World, ms};
@@ -92,6 +92,30 @@ fn after_the_last_turn_its_reply_is_said_and_the_session_ends() {
     assert_eq!(heard.len(), 3);
     assert_eq!(heard[2], "Bye.");
     assert_eq!(world.outcomes()[1].status, ReplyStatus::Completed);
+    assert_eq!(ended(&world).unwrap().1, EndReason::MaxTurns);
+}
+
+#[test]
+fn typed_turns_count_too() {
+    let mut world = limited(Limits {
+        max_turns: Some(2),
+        goodbye: Some("Bye.".into()),
+        ..Limits::default()
+    });
+    let asks = |world: &mut World, text: &str| {
+        world.tell(Event::CreateItem {
+            item: Item::message("", Role::User, text),
+            place: Place::End,
+        });
+        world.tell(Event::CreateReply(ReplyPatch::default()));
+        world.run_for(secs(10));
+    };
+    asks(&mut world, "first of all");
+    assert_eq!(ended(&world), None);
+    asks(&mut world, "and second");
+    assert_eq!(world.outcomes().len(), 3);
+    assert_eq!(world.outcomes()[1].status, ReplyStatus::Completed);
+    assert_eq!(world.outcomes()[2].heard, "Bye.");
     assert_eq!(ended(&world).unwrap().1, EndReason::MaxTurns);
 }
 
@@ -199,7 +223,7 @@ fn silence_after_a_reply_prompts_the_model_if_the_detector_says_so() {
 
 #[test]
 fn a_driver_that_never_polls_loses_its_session_not_its_memory() {
-    use duologue_session::{Item, MAX_QUEUED, Place, Role, Session};
+    use duologue_session::{MAX_QUEUED, Session};
     let mut session = Session::new("test", Config::default());
     for n in 0..10_000 {
         let item = Item::message("", Role::User, "x");

@@ -4,7 +4,10 @@
 //! `duologue replay crates/session/tests/recordings --accept` writes it into the recordings, for review.
 #![allow(clippy::unwrap_used)]
 
-use duologue_session::{Action, Beginning, Entry, Happening, Notice, replay, rerecord};
+use duologue_session::{
+    Action, AtOnset, Beginning, Entry, Happening, Notice, Overridden, Tally, rehearse, replay,
+    rerecord,
+};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -117,4 +120,59 @@ fn rerecording_gives_what_replays() {
     let again = rerecord(&beginning, &entries);
     assert!(replay(&beginning, &again, true).is_ok());
     assert!(replay(&beginning, &entries, true).is_err());
+}
+
+const LEAD: Duration = Duration::from_millis(200);
+
+#[test]
+fn rehearsed_with_its_own_settings_a_session_comes_out_as_it_was() {
+    let (beginning, entries) = interruption();
+    let recorded = Tally::of(&entries);
+    let rehearsed = rehearse(&beginning, &entries, Overridden::default(), LEAD, None);
+    let tally = Tally::of(&rehearsed.entries);
+    assert_eq!(rehearsed.counters.defects, 0);
+    let counts = |tally: &Tally| {
+        (
+            tally.turns,
+            tally.interruptions,
+            tally.retractions,
+            tally.replies,
+            tally.discarded,
+        )
+    };
+    assert_eq!(counts(&tally), counts(&recorded), "{:#?}", tally.moments);
+    let words = |tally: &Tally| {
+        let moments = tally.moments.iter().map(|moment| moment.what.clone());
+        moments
+            .filter(|what| what.contains("has said"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(words(&tally), words(&recorded));
+    for (ours, theirs) in tally.waits.iter().zip(&recorded.waits) {
+        let apart = ours.abs_diff(*theirs);
+        assert!(apart < Duration::from_millis(150), "{ours:?} {theirs:?}");
+    }
+    // What a rehearsal did can be replayed like a recording.
+    replay(&beginning, &rehearsed.entries, false).unwrap();
+}
+
+#[test]
+fn rehearsed_with_another_policy_it_shows_what_the_policy_does() {
+    let (beginning, entries) = interruption();
+    let with = |change: &dyn Fn(&mut duologue_session::Config)| {
+        let mut beginning = beginning.clone();
+        change(&mut beginning.config);
+        let rehearsed = rehearse(&beginning, &entries, Overridden::default(), LEAD, None);
+        Tally::of(&rehearsed.entries)
+    };
+    let as_it_was = with(&|_| {});
+    let patient = with(&|config| config.timing.min_silence = Duration::from_millis(1_500));
+    let longest = |tally: &Tally| tally.waits.iter().min().copied().unwrap();
+    assert!(longest(&patient) >= Duration::from_millis(1_500));
+    assert!(longest(&as_it_was) < Duration::from_millis(1_500));
+    // A short sound that was held against the reply is held against it no longer.
+    let hasty = with(&|config| config.interruption.decide_within = Duration::from_millis(300));
+    assert!(hasty.silenced.iter().sum::<Duration>() < as_it_was.silenced.iter().sum());
+    let ducking = with(&|config| config.interruption.at_onset = AtOnset::Duck);
+    assert_eq!(ducking.interruptions, as_it_was.interruptions);
 }

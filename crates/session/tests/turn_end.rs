@@ -255,6 +255,74 @@ fn a_speaker_who_was_cut_off_is_given_more_time() {
     assert!(wait(8) <= ms(700), "within bounds: {:?}", wait(8));
 }
 
+/// Turns of two parts, with a pause between them that sounds like the end; how long each was waited for after its
+/// end, and how often the speaker was cut off.
+fn pausing(world: &mut World, turns: u64, pause: Duration) -> (Vec<Duration>, u64) {
+    // Before anything of the reply was heard, or after.
+    let count = |world: &World| {
+        let counters = world.session.counters();
+        counters.cut_offs + counters.interruptions
+    };
+    let mut cut_offs = 0;
+    let mut waits = Vec::new();
+    for _ in 0..turns {
+        let before = count(world);
+        let at = world.now + ms(1_000);
+        world.says(at, ms(900), "I was at the sea");
+        world.says(at + ms(900) + pause, ms(900), "with the children");
+        let end = at + ms(1_800) + pause;
+        world.run_until(end + ms(9_000));
+        let over = world.log.iter().rev().find_map(|(t, a)| {
+            matches!(a, Action::Emit(Notice::SpeechStopped { .. })).then_some(*t)
+        });
+        waits.push(over.unwrap() - end);
+        cut_offs += u64::from(count(world) > before);
+    }
+    (waits, cut_offs)
+}
+
+#[test]
+fn who_pauses_long_is_cut_off_at_most_twice_and_who_then_does_not_is_waited_for_no_longer() {
+    // Speech is told 60 ms after its onset, so that 640 ms is the longest pause that can be waited out.
+    for pause in [320, 400, 500, 600, 630].map(ms) {
+        let mut world = World::new(Config::default());
+        let (waits, cut_offs) = pausing(&mut world, 12, pause);
+        assert!((1..=2).contains(&cut_offs), "{pause:?}: {cut_offs}");
+        assert!(*waits.last().unwrap() >= pause, "{pause:?}: {waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= ms(700)), "{waits:?}");
+        let (waits, cut_offs) = pausing(&mut world, 25, ms(150));
+        assert_eq!(cut_offs, 0);
+        assert_eq!(*waits.last().unwrap(), ms(250), "{pause:?}: {waits:?}");
+    }
+}
+
+#[test]
+fn a_quick_speaker_is_never_made_to_wait() {
+    let mut world = World::new(Config::default());
+    let (waits, cut_offs) = pausing(&mut world, 20, ms(150));
+    assert_eq!(cut_offs, 0);
+    assert!(waits.iter().all(|wait| *wait == ms(250)), "{waits:?}");
+}
+
+#[test]
+fn a_finished_short_answer_is_answered_at_once_though_it_sounds_unfinished() {
+    for text in ["Yes.", "No thanks.", "Yes, please."] {
+        let mut world = World::new(Config::default());
+        world.says_so_far(ms(1_000), ms(500), text, 0.05);
+        world.run_until(ms(20_000));
+        assert_eq!(turn_over_after(&world, ms(1_500)), ms(250), "{text}");
+    }
+}
+
+#[test]
+fn without_an_end_of_turn_model_a_finished_sentence_is_answered_at_once() {
+    let mut world = World::new(Config::default());
+    world.latency.judge = Duration::from_secs(1_000);
+    world.says(ms(1_000), ms(1_500), "Where is the station?");
+    world.run_until(ms(20_000));
+    assert_eq!(turn_over_after(&world, ms(2_500)), ms(250));
+}
+
 #[test]
 fn a_cough_is_no_turn() {
     let mut world = World::new(Config::default());

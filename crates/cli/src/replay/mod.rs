@@ -1,12 +1,17 @@
 //! `duologue replay`: what a recorded session's core does today, told the same again.
 
+mod compare;
+mod policy;
 mod recorded;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use duologue_session::{Difference, Happening, replay, rerecord};
+use duologue_session::{
+    Beginning, Difference, Happening, Overridden, Tally, rehearse, replay, rerecord,
+};
 
 use recorded::Recorded;
 
@@ -20,8 +25,13 @@ pub struct ReplayCommand {
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 
+    /// Play it against other settings instead, and show what they would have changed: KEY=VALUE, such as
+    /// `timing.min_silence=400`, or a YAML file of such keys; times in ms. Can be given several times
+    #[arg(long = "policy", value_name = "FILE|KEY=VALUE")]
+    policies: Vec<String>,
+
     /// Write what is done today into the recording, where a difference is wanted
-    #[arg(long)]
+    #[arg(long, conflicts_with = "policies")]
     accept: bool,
 }
 
@@ -31,7 +41,9 @@ impl ReplayCommand {
         let mut different = 0;
         for folder in &folders {
             let recorded = Recorded::read(folder, self.accept)?;
-            if !self.replay(&recorded)? {
+            if !self.policies.is_empty() {
+                self.rehearse(&recorded)?;
+            } else if !self.replay(&recorded)? {
                 different += 1;
             }
         }
@@ -40,6 +52,43 @@ impl ReplayCommand {
             1 if folders.len() == 1 => bail!("the session is not as recorded"),
             n => bail!("{n} of {} sessions are not as recorded", folders.len()),
         }
+    }
+
+    /// What other settings would have changed.
+    fn rehearse(&self, recorded: &Recorded) -> anyhow::Result<()> {
+        let about = &recorded.about;
+        let lead = Duration::from_millis(about.lead_ms);
+        let (config, overridden) = policy::apply(&about.beginning.config, &self.policies)?;
+        let play = |beginning: &Beginning, overridden| {
+            let rehearsed = rehearse(beginning, &recorded.entries, overridden, lead, None);
+            (Tally::of(&rehearsed.entries), rehearsed.made_up)
+        };
+        let (same, _) = play(&about.beginning, Overridden::default());
+        let changed = Beginning {
+            config,
+            ..about.beginning.clone()
+        };
+        let (changed, made_up) = play(&changed, overridden);
+        println!("{}: with {}\n", about.session, self.policies.join(", "));
+        let was = Tally::of(&recorded.entries);
+        let columns = [
+            ("recorded", &was),
+            ("rehearsed", &same),
+            ("changed", &changed),
+        ];
+        println!("{}", compare::table(&columns));
+        let differences = compare::differences(&same.moments, &changed.moments);
+        if differences.is_empty() {
+            println!("Nobody would have noticed.");
+        } else {
+            println!("From rehearsed (-) to changed (+):\n{differences}");
+        }
+        if made_up > 0 {
+            println!(
+                "{made_up} answers of the recognizer, the model or the voice are not in the recording and were made up."
+            );
+        }
+        Ok(())
     }
 
     /// Whether it is as recorded.

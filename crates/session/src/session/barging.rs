@@ -113,11 +113,17 @@ impl Session {
         };
         let (id, by_model) = (reply.id, reply.source == Source::Model);
         self.counters.interruptions += 1;
+        let (least, most) = self.silence_bounds();
+        let spoken_until = self.input_used;
         if let Some(turn) = self.turn.as_mut() {
             turn.cut_reply = by_model;
             if turn.continues {
                 self.counters.cut_offs += 1;
-                self.patience.cut_off();
+            }
+            if by_model {
+                // Soon after the user's own words it was a pause in them, sounded the reply already or not.
+                let pause = turn.from.saturating_sub(spoken_until);
+                self.patience.cut_off(pause, least, most);
             }
         }
         self.tell(Notice::InterruptionConfirmed {

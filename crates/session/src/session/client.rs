@@ -247,6 +247,18 @@ impl Session {
         if self.ending.is_some() {
             return;
         }
+        // A typed turn is over when its answer is asked for; a spoken one was counted when it ended.
+        let typed = self
+            .conversation
+            .items()
+            .last()
+            .is_some_and(|item| item.role() == Some(Role::User) && !item.is_spoken_by_user());
+        if typed {
+            self.counters.turns += 1;
+            if self.turns_are_used_up(true) {
+                return;
+            }
+        }
         // While the user speaks, or the words are awaited, the reply waits for them.
         self.wanted = Some(patch);
     }

@@ -110,9 +110,11 @@ impl Session {
 
     fn turn_goes_on(&mut self, onset: Duration) {
         self.cancel_transcription();
+        let (least, most) = self.silence_bounds();
         let Some(turn) = self.turn.as_mut() else {
             return;
         };
+        let pause = onset.saturating_sub(turn.silent_since().unwrap_or(onset));
         turn.go_on(onset);
         turn.next_partial = if self.state == State::BargedIn {
             Some(onset + Duration::from_millis(150))
@@ -123,13 +125,21 @@ impl Session {
         if was_over {
             turn.announced = false;
             self.counters.cut_offs += 1;
-            self.patience.cut_off();
+            self.patience.cut_off(pause, least, most);
             if self.state == State::Thinking && self.reply.is_none() {
                 self.go(Trigger::TurnGoesOn);
             }
             self.announce();
+        } else {
+            self.patience.paused(pause, least, most);
         }
         self.active();
+    }
+
+    /// The silence that ends a turn which seems complete: at least, and at most for a speaker who pauses long.
+    pub(super) fn silence_bounds(&self) -> (Duration, Duration) {
+        let timing = &self.config.timing;
+        (timing.min_silence, timing.max_learned_silence)
     }
 
     pub(super) fn cancel_transcription(&mut self) {
@@ -295,12 +305,17 @@ impl Session {
             TurnDetection::SemanticVad { eagerness, .. } => {
                 let timing = &self.config.timing;
                 let words = match &turn.words {
-                    Some(Ok(words)) => Some(words.as_str()),
-                    _ => turn.partial.as_deref(),
+                    Some(Ok(words)) => end_of_turn::Words {
+                        text: Some(words.as_str()),
+                        is_final: true,
+                    },
+                    _ => end_of_turn::Words {
+                        text: turn.partial.as_deref(),
+                        is_final: false,
+                    },
                 };
-                let least = self
-                    .patience
-                    .silence(timing.min_silence, timing.max_learned_silence);
+                let (least, most) = self.silence_bounds();
+                let least = self.patience.silence(least, most);
                 if turn
                     .words
                     .as_ref()

@@ -66,7 +66,7 @@ pub enum Evidence {
 pub struct Counters {
     /// Events of an old turn revision, an old reply, or an old edge of speech; ignored.
     pub stale_events: u64,
-    /// User turns that became messages.
+    /// User turns that became messages, and typed ones that were to be answered.
     pub turns: u64,
     /// What was taken for a turn and had no words.
     pub discarded_turns: u64,
