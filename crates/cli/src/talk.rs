@@ -18,9 +18,10 @@ const REPORT_EVERY: u64 = 5;
 /// Talk to a server, in real time: with microphone and loudspeaker, or a recorded question in and the answer out
 ///
 /// Without `--input` and `--text` it listens to the microphone, until Ctrl-C, where the build has the sound card
-/// (`--features sound-card`); without `--output` the answer is played there. Use headphones, or the machine hears
-/// itself. From files, the output has the length of the whole conversation, silences and all, as it was heard. Several inputs are asked
-/// one after the other, each when the answer before it has been heard.
+/// (`--features sound-card`); without `--output` the answer is played there. The server takes the loudspeaker's sound
+/// out of what the microphone hears; headphones are better still. From files, the output has the length of the whole
+/// conversation, silences and all, as it was heard. Several inputs are asked one after the other, each when the answer
+/// before it has been heard.
 #[derive(Args)]
 pub struct TalkCommand {
     /// The server
@@ -80,7 +81,9 @@ impl TalkCommand {
         let mut voice = self.voice()?;
         let ears = self.ears()?;
         let (mut speaker, listener) = connect(&self.url).await?;
-        speaker.send(&self.settings()).await?;
+        // Loudspeaker and microphone in one room: the server takes the one out of the other.
+        let echoes = voice.is_live() && ears.is_live();
+        speaker.send(&self.settings(echoes)).await?;
         let mut conversation = Conversation {
             speaker,
             playout: Playout::default(),
@@ -168,14 +171,14 @@ impl TalkCommand {
         read_sound(path)
     }
 
-    fn settings(&self) -> Value {
+    fn settings(&self, echoes: bool) -> Value {
         let mut session = json!({
             "type": "realtime",
             "audio": {
                 "input": {"format": {"type": "audio/pcm", "rate": RATE}},
                 "output": {"format": {"type": "audio/pcm", "rate": RATE}},
             },
-            "duologue": {"events": true},
+            "duologue": {"events": true, "echo_cancellation": echoes},
         });
         if let Some(instructions) = &self.instructions {
             session["instructions"] = json!(instructions);
@@ -240,6 +243,10 @@ impl Voice {
         }
     }
 
+    fn is_live(&self) -> bool {
+        !matches!(self, Self::Recorded { .. })
+    }
+
     /// Asks the next question; `false`: there is none.
     fn ask_next(&mut self) -> bool {
         match self {
@@ -263,6 +270,10 @@ enum Ears {
 }
 
 impl Ears {
+    fn is_live(&self) -> bool {
+        !matches!(self, Self::None | Self::File(_))
+    }
+
     fn hear(&mut self, block: &[i16]) -> anyhow::Result<()> {
         match self {
             Self::None => Ok(()),
