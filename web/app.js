@@ -121,7 +121,7 @@ const handlers = {
   open() {
     dispatch({ type: "local.open" });
     connection.send(sessionUpdate(settings, { sound: soundPossible() }));
-    if (noCall) dispatch({ type: "local.notice", level: "info", text: fellBack(noCall) });
+    if (noCall) dispatch({ type: "local.notice", level: "info", text: fellBack(noCall), keep: true });
     for (const item of history(state)) connection.send({ type: "conversation.item.create", item });
     if (waitingText !== null) type(waitingText);
     if (offered.voice.length === 0) loadChoices();
@@ -281,6 +281,9 @@ async function stayAwake(on) {
     wakeLock = null; // a low battery may refuse it; nothing depends on it
   }
 }
+
+// A call that is left is not one that was lost: its place is free at once.
+addEventListener("pagehide", () => connection.close());
 
 byId("talk").addEventListener("click", pressed);
 byId("hang-up").addEventListener("click", hangUp);

@@ -153,7 +153,7 @@ const HANDLERS = {
     response: { id: response?.id ?? null, item: null },
     delay: null,
     measured: false,
-    notice: state.notice?.level === "error" ? state.notice : null,
+    notice: state.notice?.level === "error" || state.notice?.keep ? state.notice : null,
   }),
   "response.output_item.added": (state, { item, response_id }) => {
     if (item?.type !== "message") return state;
@@ -274,7 +274,8 @@ const HANDLERS = {
     return { ...state, userSpeaking: false };
   },
   "local.muted": (state, { muted }) => ({ ...state, muted }),
-  "local.notice": (state, { level, text }) => ({ ...state, notice: text ? { level, text } : null }),
+  // `keep`: it holds for the whole conversation.
+  "local.notice": (state, { level, text, keep }) => ({ ...state, notice: text ? { level, text, ...(keep && { keep }) } : null }),
   "local.typed": (state, { id, text }, effects) => {
     // A typed line is meant as an interruption; there is no hypothesis to weigh.
     const next = canStop(state) ? cutReply(state, effects) : state;

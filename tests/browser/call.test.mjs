@@ -141,6 +141,8 @@ test("where a call does not connect the page takes a WebSocket and says so", SLO
     await page.press("#text", "Enter");
     await waitForPlayed(300);
     assert.equal(await page.evaluate(() => document.body.dataset.transport), "websocket");
+    assert.match(await page.$eval("#notice", (each) => each.innerText), /over a WebSocket.*did not connect/s);
+    await screenshot(page, "call-fell-back");
     await waitForPhase("ready");
     assert.equal(await page.$$eval(".item.user", (all) => all.length), 1);
   });

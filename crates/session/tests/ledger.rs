@@ -357,6 +357,22 @@ fn what_was_sent_but_not_played_is_not_heard() {
 }
 
 #[test]
+fn an_output_delay_that_is_told_holds_from_the_next_frame_on() {
+    for (delay, heard) in [(ms(20), "It costs $5"), (ms(1_000), "")] {
+        let Spoken { mut session, reply } = five_dollars();
+        session.handle(ms(30), Event::OutputDelay { delay });
+        let samples = 520;
+        session.handle(ms(40), Event::Sent { reply, samples });
+        session.handle(ms(300), Event::CancelReply(None));
+        let text = session.items().last().unwrap().text();
+        assert!(
+            text.starts_with(heard) && text.is_empty() == heard.is_empty(),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
 fn the_estimate_is_named_as_such() {
     for (reports, by) in [(None, HeardBy::Estimate), (Some(ms(50)), HeardBy::Client)] {
         let mut world = World::new(Config::default());
