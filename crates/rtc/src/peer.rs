@@ -22,6 +22,9 @@ use crate::{
 
 /// A client that has not connected by then has gone.
 const CONNECT: Duration = Duration::from_secs(20);
+/// A client of which nothing at all came for so long is not there. Browsers check the way every 2.5 s, and send
+/// sound or reports besides; ICE itself takes three times as long to find out.
+const SILENCE: Duration = Duration::from_secs(6);
 /// What is queued is given so long to leave before the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Frames that wait for their time; more are dropped. Half a second.
@@ -110,6 +113,9 @@ pub struct Peer {
     messages: VecDeque<String>,
     output_delay: OutputDelay,
     told_delay: Duration,
+    last_heard: Instant,
+    ice_lost: bool,
+    /// As the handler was told.
     connected: bool,
     ever_connected: bool,
     closing: Option<Instant>,
@@ -235,6 +241,8 @@ impl Peer {
             messages: VecDeque::new(),
             output_delay: OutputDelay::default(),
             told_delay: Duration::ZERO,
+            last_heard: started,
+            ice_lost: false,
             connected: false,
             ever_connected: false,
             closing: None,
@@ -276,6 +284,7 @@ impl Peer {
             let Some(wake) = self.drain(now, handler)? else {
                 return Ok(PeerEnd::Overrun);
             };
+            self.tell_presence(now, handler);
             if !self.rtc.is_alive() {
                 return Ok(match self.closing {
                     Some(_) => PeerEnd::Closed,
@@ -297,6 +306,7 @@ impl Peer {
                 Some(wake),
                 self.next_pull,
                 self.track_deadline(),
+                self.connected.then_some(self.last_heard + SILENCE),
                 (!self.ever_connected).then_some(connect_by),
                 self.closing.map(|by| by.min(now + FRAME)),
             ]
@@ -321,7 +331,22 @@ impl Peer {
         }
     }
 
+    /// Tells whether the client is there, where that has changed.
+    fn tell_presence(&mut self, now: Instant, handler: &mut impl PeerHandler) {
+        let silent = now.saturating_duration_since(self.last_heard) >= SILENCE;
+        let present = self.ever_connected && !self.ice_lost && !silent;
+        if present != self.connected {
+            self.connected = present;
+            if present {
+                handler.connected();
+            } else {
+                handler.disconnected();
+            }
+        }
+    }
+
     fn receive(&mut self, datagram: &Datagram) -> Result<(), RtcError> {
+        self.last_heard = datagram.at;
         let received = Receive::new(
             datagram.protocol,
             datagram.source,
@@ -491,20 +516,9 @@ impl Peer {
     fn happened(&mut self, now: Instant, event: Event, handler: &mut impl PeerHandler) -> bool {
         match event {
             Event::IceConnectionStateChange(state) => {
-                let lost = state == IceConnectionState::Disconnected;
-                if lost && self.connected {
-                    self.connected = false;
-                    handler.disconnected();
-                } else if !lost && self.ever_connected && !self.connected && state.is_connected() {
-                    self.connected = true;
-                    handler.connected();
-                }
+                self.ice_lost = state == IceConnectionState::Disconnected;
             }
-            Event::Connected => {
-                self.connected = true;
-                self.ever_connected = true;
-                handler.connected();
-            }
+            Event::Connected => self.ever_connected = true,
             Event::MediaAdded(media) if media.kind == MediaKind::Audio && self.audio.is_none() => {
                 self.audio = Some(media.mid);
             }
