@@ -195,6 +195,32 @@ def test_offers_that_are_none_are_told_what_is_wrong_with_them(url):
             assert answer.status_code == 404 and answer.json()["error"]["code"] == "call_not_found", answer.text
 
 
+def test_a_full_server_refuses_a_call_and_says_when_to_try_again(url):
+    good = asyncio.run(offer())
+    calls = []
+    with httpx.Client(base_url=url, timeout=30) as http:
+        try:
+            for _ in range(65):
+                answer = http.post("/v1/realtime/calls", content=good, headers={"content-type": "application/sdp"})
+                if answer.status_code != 201:
+                    break
+                calls.append(answer.headers["location"])
+            assert answer.status_code == 503, answer.text
+            assert answer.json()["error"]["code"] == "server_full"
+            assert int(answer.headers["retry-after"]) > 0
+        finally:
+            for call in calls:
+                assert http.delete(call).status_code == 200
+        # Their places are free again.
+        for _ in range(50):
+            answer = http.post("/v1/realtime/calls", content=good, headers={"content-type": "application/sdp"})
+            if answer.status_code == 201:
+                break
+            time.sleep(0.1)
+        assert answer.status_code == 201, answer.text
+        assert http.delete(answer.headers["location"]).status_code == 200
+
+
 def test_clients_are_told_of_the_servers_for_stun_and_turn(url):
     answer = httpx.get(f"{url}/v1/realtime/ice_servers")
     assert answer.status_code == 200

@@ -83,7 +83,7 @@ pub enum PeerCommand {
     /// Sends a text message on the data channel, once there is one.
     Message(String),
     /// Says a frame: at once, or 20 ms after the last.
-    Say(Frame),
+    Say(Box<Frame>),
     /// Drops the frames that wait for their time.
     Flush,
     /// Accepts another offer, such as one of an ICE restart; its answer goes back.
@@ -106,7 +106,7 @@ pub struct Peer {
     /// Ours.
     audio: Option<Mid>,
     track: VoiceTrack,
-    frames: VecDeque<Frame>,
+    frames: VecDeque<Box<Frame>>,
     sequence: u64,
     timestamp_base: u32,
     channel: Option<ChannelId>,
@@ -441,8 +441,13 @@ impl Peer {
         while let Some(text) = self.messages.front()
             && let Some(mut channel) = self.channel.and_then(|id| self.rtc.channel(id))
         {
-            if !channel.write(false, text.as_bytes())? {
-                break;
+            match channel.write(false, text.as_bytes()) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // Longer than the client takes, for one.
+                Err(error) => {
+                    tracing::warn!(%error, bytes = text.len(), "a message was not sent to the client");
+                }
             }
             self.messages.pop_front();
             if self.drain(now, handler)?.is_none() {

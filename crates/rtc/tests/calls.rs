@@ -122,7 +122,7 @@ async fn two_sides_connect_and_hear_and_read_each_other() {
         .await;
     // Said at once; the peer paces them.
     for _ in 0..20 {
-        caller.command(PeerCommand::Say(tone())).await;
+        caller.command(PeerCommand::Say(Box::new(tone()))).await;
     }
     called
         .until(|news| matches!(news, News::Sound(level) if *level > -20.0))
@@ -153,7 +153,7 @@ async fn frames_that_wait_are_dropped_when_the_reply_is_stopped() {
     caller.until(|news| matches!(news, News::Connected)).await;
     called.until(|news| matches!(news, News::Connected)).await;
     for _ in 0..25 {
-        caller.command(PeerCommand::Say(tone())).await;
+        caller.command(PeerCommand::Say(Box::new(tone()))).await;
     }
     caller.command(PeerCommand::Flush).await;
     called

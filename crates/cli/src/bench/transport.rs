@@ -194,7 +194,9 @@ async fn call_latency(marks: usize) -> anyhow::Result<Vec<f64>> {
         if mark {
             said.push(Instant::now());
         }
-        speaker.command(PeerCommand::Say(frame(mark))).await?;
+        speaker
+            .command(PeerCommand::Say(Box::new(frame(mark))))
+            .await?;
         while let Ok(news) = listener.heard.try_recv() {
             heard.push(news);
         }
@@ -233,7 +235,9 @@ async fn stop_latency(times: usize) -> anyhow::Result<Vec<f64>> {
     for _ in 0..times {
         for _ in 0..60 {
             clock.tick().await;
-            speaker.command(PeerCommand::Say(frame(true))).await?;
+            speaker
+                .command(PeerCommand::Say(Box::new(frame(true))))
+                .await?;
         }
         speaker.command(PeerCommand::Flush).await?;
         let stopped = Instant::now();
@@ -316,7 +320,7 @@ async fn cost(calls: usize, time: Duration) -> anyhow::Result<Cost> {
     while started.elapsed() < time {
         clock.tick().await;
         for end in &mut ends {
-            end.command(PeerCommand::Say(frame(true))).await?;
+            end.command(PeerCommand::Say(Box::new(frame(true)))).await?;
             while end.heard.try_recv().is_ok() {}
         }
     }

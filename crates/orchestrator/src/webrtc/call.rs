@@ -139,7 +139,7 @@ impl Outbound for PeerOutbound {
 
     fn sound(&mut self, _reply: ReplyId, frames: &[Frame]) -> Result<bool, Backlog> {
         for frame in frames {
-            self.send(PeerCommand::Say(*frame))?;
+            self.send(PeerCommand::Say(Box::new(*frame)))?;
         }
         Ok(true)
     }
