@@ -8,8 +8,10 @@ mod ear;
 mod peer;
 mod report;
 mod transport;
+mod server;
 mod tts;
 mod turn;
+mod turns;
 
 use std::path::PathBuf;
 
@@ -38,6 +40,7 @@ enum What {
     Turn(turn::TurnBench),
     /// What WebRTC and a WebSocket add over the loopback, and what a call costs
     Transport(transport::TransportBench),
+    Turns(turns::TurnsBench),
 }
 
 impl BenchCommand {
@@ -52,6 +55,7 @@ impl BenchCommand {
             What::Ear(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
             What::Turn(bench) => bench.run().await?,
             What::Transport(bench) => bench.run().await?,
+            What::Turns(bench) => bench.run().await?,
         };
         report.print();
         if let Some(path) = &self.json {

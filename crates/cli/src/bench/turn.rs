@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
 
 use super::asr::clips;
 use super::report::{Report, median, percentile};
+use super::server::Server;
 use crate::realtime::{BLOCK, BLOCK_TIME, Playout, RATE, connect, read_sound};
 
 /// Quieter than this a block is silence: -50 dBFS.
@@ -53,8 +52,9 @@ impl TurnBench {
         let url = match &self.url {
             Some(url) => url.clone(),
             None => {
-                let (child, url) = self.start_server().await?;
-                server = Some(child);
+                let started = Server::start(&self.serve).await?;
+                let url = started.url.clone();
+                server = Some(started);
                 url
             }
         };
@@ -68,33 +68,11 @@ impl TurnBench {
             }
             eprintln!("{} of {} turns", number + 1, self.turns.max(1));
         }
-        let memory = server.as_ref().and_then(Child::id).and_then(peak_memory);
-        if let Some(mut server) = server {
-            server.kill().await?;
+        let memory = server.as_ref().and_then(Server::peak_memory);
+        if let Some(server) = server {
+            server.stop().await?;
         }
         Ok(report(&turns, unanswered, memory))
-    }
-
-    async fn start_server(&self) -> anyhow::Result<(Child, String)> {
-        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let child = Command::new(std::env::current_exe()?)
-            .args(["--log", "warn", "serve", "--listen", &address.to_string()])
-            .args(&self.serve)
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start a server")?;
-        let url = format!("ws://{address}/v1/realtime");
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(180) {
-            if let Ok((mut speaker, _)) = connect(&url).await {
-                speaker.close().await;
-                return Ok((child, url));
-            }
-            // Nothing tells a client that a port has begun to listen.
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        bail!("the server was not ready within 180 s")
     }
 }
 
@@ -175,14 +153,6 @@ fn read_steps(event: &Value) -> BTreeMap<String, f64> {
         .iter()
         .filter_map(|step| Some((step["name"].as_str()?.to_owned(), step["ms"].as_f64()?)))
         .collect()
-}
-
-/// The most memory that a process ever held, bytes.
-fn peak_memory(process: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1_024)
 }
 
 fn report(turns: &[Turn], unanswered: usize, memory: Option<u64>) -> Report {

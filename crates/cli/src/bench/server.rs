@@ -1,0 +1,66 @@
+//! A server of its own for a bench: the same program, in a process of its own.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use tokio::process::{Child, Command};
+
+use crate::realtime::connect;
+
+/// Models may have to be loaded.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A running server; ended when dropped.
+pub struct Server {
+    child: Child,
+    /// Where conversations are held.
+    pub url: String,
+}
+
+impl Server {
+    /// Starts one with these options and waits until it takes sessions.
+    ///
+    /// # Errors
+    /// A server that does not start, or ends.
+    pub async fn start(options: &[String]) -> anyhow::Result<Self> {
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["--log", "warn", "serve", "--listen", &address.to_string()])
+            .args(options)
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start a server")?;
+        let url = format!("ws://{address}/v1/realtime");
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            if let Ok((mut speaker, _)) = connect(&url).await {
+                speaker.close().await;
+                return Ok(Self { child, url });
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!("the server ended with {status}; its messages are above");
+            }
+            // Nothing tells a client that a port has begun to listen.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        bail!("the server was not ready within {} s", PATIENCE.as_secs())
+    }
+
+    /// The most memory that it ever held, bytes.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib * 1_024)
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// A process that cannot be ended.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("cannot end the server")
+    }
+}
