@@ -1,10 +1,10 @@
 //! Holds what came of a scene against what it asks for, and against what every conversation must keep: its history
 //! has the words that were played and no others, it comes to rest, and nothing is complained of.
 
+use crate::BLOCK;
 use crate::moment::Moment;
 use crate::scene::Scene;
 use crate::trace::{ReplyTrace, Trace};
-use crate::BLOCK;
 
 /// One thing that was checked.
 #[derive(Clone, Debug, PartialEq)]

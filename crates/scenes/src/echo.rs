@@ -41,7 +41,10 @@ impl EchoPath {
                 let fall = 10_f64.powf(-3.0 * time / length);
                 let sign = if random() < 0.5 { -1.0 } else { 1.0 };
                 let strength = 0.35 * fall * sign;
-                taps.push((delay + (time * f64::from(RATE)) as usize, gain * strength as f32));
+                taps.push((
+                    delay + (time * f64::from(RATE)) as usize,
+                    gain * strength as f32,
+                ));
             }
         }
         let longest = taps.iter().map(|(delay, _)| *delay).max().unwrap_or(0);

@@ -83,7 +83,10 @@ pub fn parse(name: &str, text: &str) -> Result<Vec<Scene>, SceneError> {
     let cases: Vec<BTreeMap<String, Value>> = taken(&mut file, "cases").map_err(wrong)?;
     let mut sets: Vec<Vec<(String, Value)>> = match cases.is_empty() {
         true => vec![Vec::new()],
-        false => cases.into_iter().map(|case| case.into_iter().collect()).collect(),
+        false => cases
+            .into_iter()
+            .map(|case| case.into_iter().collect())
+            .collect(),
     };
     for (key, values) in matrix {
         if values.is_empty() {
@@ -109,8 +112,8 @@ pub fn parse(name: &str, text: &str) -> Result<Vec<Scene>, SceneError> {
     for set in sets {
         let mut value = file.clone();
         substitute(&mut value, &set).map_err(wrong)?;
-        let mut scene: Scene = serde_path_to_error::deserialize(value)
-            .map_err(|error| wrong(error.to_string()))?;
+        let mut scene: Scene =
+            serde_path_to_error::deserialize(value).map_err(|error| wrong(error.to_string()))?;
         let labels: Vec<String> = set.iter().map(|(_, value)| label(value)).collect();
         scene.name = match labels.is_empty() {
             true => name.to_owned(),
@@ -133,9 +136,7 @@ fn taken<T: Default + serde::de::DeserializeOwned>(
 ) -> Result<T, String> {
     file.remove(key).map_or_else(
         || Ok(T::default()),
-        |value| {
-            serde_path_to_error::deserialize(value).map_err(|error| format!("{key}: {error}"))
-        },
+        |value| serde_path_to_error::deserialize(value).map_err(|error| format!("{key}: {error}")),
     )
 }
 
@@ -167,8 +168,12 @@ fn substitute(value: &mut Value, set: &[(String, Value)]) -> Result<(), String> 
                 None => Ok(()),
             }
         }
-        Value::Array(values) => values.iter_mut().try_for_each(|value| substitute(value, set)),
-        Value::Object(values) => values.values_mut().try_for_each(|value| substitute(value, set)),
+        Value::Array(values) => values
+            .iter_mut()
+            .try_for_each(|value| substitute(value, set)),
+        Value::Object(values) => values
+            .values_mut()
+            .try_for_each(|value| substitute(value, set)),
         _ => Ok(()),
     }
 }
@@ -184,6 +189,7 @@ fn label(value: &Value) -> String {
             }
             .to_owned()
         }
+        Value::Array(values) => values.iter().map(label).collect::<Vec<_>>().join("_"),
         other => other.to_string(),
     };
     let mut out = String::new();
@@ -224,7 +230,8 @@ absent: [{event: interruption}]
 
     #[test]
     fn a_matrix_makes_every_combination_in_a_fixed_order() {
-        let text = file("matrix: {clip: [noise/door.ogg, noise/burp.ogg], after: [0.5, 2], level: [-20]}");
+        let text =
+            file("matrix: {clip: [noise/door.ogg, noise/burp.ogg], after: [0.5, 2], level: [-20]}");
         let scenes = parse("door", &text).unwrap();
         let names: Vec<&str> = scenes.iter().map(|scene| scene.name.as_str()).collect();
         assert_eq!(
@@ -259,10 +266,22 @@ absent: [{event: interruption}]
             (file(&format!("{good}colour: red")), "colour"),
             (file(good).replace("name: noise", "nmae: noise"), "nmae"),
             (file(good).replace("kind: sound", "kind: loud"), "loud"),
-            (file(good).replace("event: interruption", "event: interuption"), "interuption"),
-            (file(good).replace("since: reply", "since: nobody"), "nobody"),
-            (file(good).replace("at: 0.5", "at: word nine"), "does not say that word"),
-            (file(good).replace("type: Hello.", "level: -3"), "one of `say`"),
+            (
+                file(good).replace("event: interruption", "event: interuption"),
+                "interuption",
+            ),
+            (
+                file(good).replace("since: reply", "since: nobody"),
+                "nobody",
+            ),
+            (
+                file(good).replace("at: 0.5", "at: word nine"),
+                "does not say that word",
+            ),
+            (
+                file(good).replace("type: Hello.", "level: -3"),
+                "one of `say`",
+            ),
             (file(good).replace("[a.ogg]", "[]"), "matrix.clip"),
         ] {
             let message = error(&text);

@@ -8,14 +8,18 @@ use duologue_audio::pcm::{dbfs, rms};
 
 use crate::RATE;
 
-/// What is this much softer than the loudest 10 ms of a clip is a pause.
-const PAUSE_BELOW_DB: f32 = 30.0;
+/// What is this much softer than the loudest window is left out of the first estimate of the level.
+const ROUGH_MARGIN_DB: f32 = 30.0;
+/// What is this much softer than the level is a pause.
+const MARGIN_DB: f32 = 15.9;
 /// Ten milliseconds.
 const WINDOW: usize = RATE as usize / 100;
 /// Silence that parts two stretches of sound, windows.
 const GAP: usize = 15;
-/// Kept before the first and after the last sound, windows.
-const MARGIN: usize = 2;
+/// Kept before the first and after the last sound, for its soft beginning and end, windows.
+const MARGIN: usize = 12;
+/// A stretch shorter than this beside longer ones is a click, windows.
+const CLICK: usize = 4;
 
 /// A recording, without the silence around it, at [`RATE`].
 #[derive(Clone, Debug, PartialEq)]
@@ -148,8 +152,8 @@ impl Library {
 impl Clip {
     /// What can be heard of samples at [`RATE`]; `None` for silence.
     ///
-    /// The level is measured over active sound only, in the spirit of ITU-T P.56: over the windows of 10 ms that
-    /// are at most 30 dB below the loudest.
+    /// The level is the active speech level, in the spirit of ITU-T P.56: over the windows of 10 ms that are at most
+    /// 15.9 dB below that level itself. Found in two steps, from what is at most 30 dB below the loudest window.
     #[must_use]
     pub fn of(samples: Vec<f32>) -> Option<Self> {
         let levels: Vec<f32> = samples.chunks(WINDOW).map(rms).collect();
@@ -157,18 +161,17 @@ impl Clip {
         if dbfs(peak) < -70.0 {
             return None;
         }
-        let threshold = peak * 10_f32.powf(-PAUSE_BELOW_DB / 20.0);
-        let active: Vec<usize> = (0..levels.len())
-            .filter(|at| levels[*at] >= threshold)
-            .collect();
-        let (first, last) = (*active.first()?, *active.last()?);
-        let power: f64 = active
-            .iter()
-            .map(|at| f64::from(levels[*at]).powi(2))
-            .sum::<f64>()
-            / active.len() as f64;
-        let begin = first.saturating_sub(MARGIN);
-        let end = (last + 1 + MARGIN).min(levels.len());
+        let below = |level: f32, db: f32| level * 10_f32.powf(-db / 20.0);
+        let over = |threshold: f32| {
+            let active: Vec<usize> = (0..levels.len())
+                .filter(|at| levels[*at] >= threshold)
+                .collect();
+            let power: f64 = active.iter().map(|at| f64::from(levels[*at]).powi(2)).sum();
+            let level = (power / active.len().max(1) as f64).sqrt() as f32;
+            (active, level)
+        };
+        let (_, rough) = over(below(peak, ROUGH_MARGIN_DB));
+        let (active, level) = over(below(rough, MARGIN_DB));
         let mut spans: Vec<(usize, usize)> = Vec::new();
         for at in active {
             match spans.last_mut() {
@@ -176,9 +179,14 @@ impl Clip {
                 _ => spans.push((at, at + 1)),
             }
         }
+        if spans.iter().any(|(from, to)| to - from >= CLICK) {
+            spans.retain(|(from, to)| to - from >= CLICK);
+        }
+        let begin = spans.first()?.0.saturating_sub(MARGIN);
+        let end = (spans.last()?.1 + MARGIN).min(levels.len());
         let seconds = |at: usize| (at - begin) as f64 / 100.0;
         Some(Self {
-            level: dbfs(power.sqrt() as f32),
+            level: dbfs(level),
             spans: spans
                 .into_iter()
                 .map(|(from, to)| (seconds(from), seconds(to)))
@@ -220,13 +228,20 @@ mod tests {
         samples.extend(tone(1.0, 0.5));
         samples.extend(tone(0.7, 0.0));
         let clip = Clip::of(samples).unwrap();
-        assert!((clip.level - dbfs(0.5 / 2_f32.sqrt())).abs() < 0.1, "{}", clip.level);
-        let expected = [(0.02, 1.02), (1.52, 2.52)];
+        assert!(
+            (clip.level - dbfs(0.5 / 2_f32.sqrt())).abs() < 0.1,
+            "{}",
+            clip.level
+        );
+        let expected = [(0.12, 1.12), (1.62, 2.62)];
         assert_eq!(clip.spans.len(), 2);
         for (span, expected) in clip.spans.iter().zip(expected) {
-            assert!((span.0 - expected.0).abs() < 0.011 && (span.1 - expected.1).abs() < 0.011, "{span:?}");
+            assert!(
+                (span.0 - expected.0).abs() < 0.011 && (span.1 - expected.1).abs() < 0.011,
+                "{span:?}"
+            );
         }
-        assert!((clip.seconds() - 2.54).abs() < 0.03);
+        assert!((clip.seconds() - 2.74).abs() < 0.03);
         assert!(Clip::of(tone(1.0, 0.0)).is_none());
     }
 }

@@ -1,9 +1,9 @@
 //! Figures of a scene, and of many together. Times are milliseconds by the client's clock.
 
+use crate::BLOCK_SECONDS;
 use crate::check::{WordErrors, word_errors};
 use crate::scene::{Kind, Scene};
 use crate::trace::{Happening, Trace};
-use crate::BLOCK_SECONDS;
 
 /// What one scene adds to the figures.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,9 +92,9 @@ fn ms(seconds: f64) -> f64 {
 fn interruptions(scene: &Scene, trace: &Trace, figures: &mut Figures) {
     for expected in &scene.expect {
         let step = expected.since.step().and_then(|name| trace.step(name));
-        let Some(step) = step.filter(|step| {
-            expected.event == Happening::Interruption && step.is_speech
-        }) else {
+        let Some(step) =
+            step.filter(|step| expected.event == Happening::Interruption && step.is_speech)
+        else {
             continue;
         };
         let onset = step.onset();
@@ -124,7 +124,9 @@ fn silence_after(trace: &Trace, from: f64) -> Option<f64> {
     let blocks = trace.blocks.get(first..)?;
     // The sound was stopped where nothing was taken from what waits.
     let stopped = blocks.iter().position(|block| !block.playing)?;
-    let last = blocks[..stopped].iter().rposition(|block| block.is_audible());
+    let last = blocks[..stopped]
+        .iter()
+        .rposition(|block| block.is_audible());
     Some(last.map_or(from, |last| (first + last + 1) as f64 * BLOCK_SECONDS))
 }
 
@@ -137,7 +139,11 @@ fn is_audible_around(trace: &Trace, from: f64, to: f64) -> bool {
 
 fn next_audible(trace: &Trace, from: f64) -> Option<f64> {
     let first = (from / BLOCK_SECONDS).ceil().max(0.0) as usize;
-    let at = trace.blocks.get(first..)?.iter().position(|block| block.is_audible())?;
+    let at = trace
+        .blocks
+        .get(first..)?
+        .iter()
+        .position(|block| block.is_audible())?;
     Some((first + at) as f64 * BLOCK_SECONDS)
 }
 
@@ -156,7 +162,9 @@ fn harmless(scene: &Scene, trace: &Trace, figures: &mut Figures) {
                 held.get_or_insert(*at);
             }
             Happening::Resumed | Happening::Interruption => {
-                figures.hushed.extend(held.take().map(|since| ms(at - since)));
+                figures
+                    .hushed
+                    .extend(held.take().map(|since| ms(at - since)));
             }
             _ => {}
         }
@@ -268,9 +276,15 @@ mod tests {
         ];
         let found = figures(scene, &trace);
         assert_eq!((found.wanted, found.missed), (1, 0));
-        assert!((found.onset_to_silence[0] - 200.0).abs() < 1e-6, "{found:?}");
+        assert!(
+            (found.onset_to_silence[0] - 200.0).abs() < 1e-6,
+            "{found:?}"
+        );
         assert!((found.edge_to_silence[0] - 50.0).abs() < 1e-6, "{found:?}");
-        assert_eq!((found.turns, found.cut_offs, found.cut_off_audibly), (1, 1, 0));
+        assert_eq!(
+            (found.turns, found.cut_offs, found.cut_off_audibly),
+            (1, 1, 0)
+        );
         assert!((found.waits[0] - 300.0).abs() < 1e-6);
     }
 }

@@ -201,12 +201,20 @@ mod tests {
             ("reply + 0.3", Anchor::Happening(Happening::Reply, 1), 0.3),
             ("reply 2 + 0.3", Anchor::Happening(Happening::Reply, 2), 0.3),
             ("word Seven", Anchor::Word("seven".into(), 1), 0.0),
-            ("word seven of reply 2 - 0.1", Anchor::Word("seven".into(), 2), -0.1),
+            (
+                "word seven of reply 2 - 0.1",
+                Anchor::Word("seven".into(), 2),
+                -0.1,
+            ),
             ("last word", Anchor::LastWord(1), 0.0),
             ("last word of reply 3", Anchor::LastWord(3), 0.0),
             ("cut-in + 0.2", Anchor::Onset("cut-in".into()), 0.2),
             ("end of question", Anchor::End("question".into()), 0.0),
-            ("interruption", Anchor::Happening(Happening::Interruption, 1), 0.0),
+            (
+                "interruption",
+                Anchor::Happening(Happening::Interruption, 1),
+                0.0,
+            ),
         ] {
             assert_eq!(text.parse(), Ok(Moment { anchor, plus }), "{text}");
         }
@@ -214,7 +222,17 @@ mod tests {
 
     #[test]
     fn what_is_no_moment_is_refused_with_what_would_be() {
-        for text in ["", "-1", "nan", "reply 0", "word", "end of", "two words here", "reply + -1", "reply +"] {
+        for text in [
+            "",
+            "-1",
+            "nan",
+            "reply 0",
+            "word",
+            "end of",
+            "two words here",
+            "reply + -1",
+            "reply +",
+        ] {
             let error = text.parse::<Moment>().unwrap_err().to_string();
             assert!(error.contains("`word seven`"), "{text}: {error}");
         }

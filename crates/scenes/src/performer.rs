@@ -159,7 +159,9 @@ impl<'a> Performer<'a> {
 
     fn report(&self) -> Option<Value> {
         let (item, ms) = self.player.position()?;
-        Some(json!({"type": "duologue.playout", "item_id": item, "content_index": 0, "audio_end_ms": ms}))
+        Some(
+            json!({"type": "duologue.playout", "item_id": item, "content_index": 0, "audio_end_ms": ms}),
+        )
     }
 
     fn step(&mut self, number: usize, at: f64, events: &mut Vec<Value>) {
@@ -248,7 +250,10 @@ impl<'a> Performer<'a> {
             "response.created" => {
                 self.responses_open += 1;
                 self.trace.replies.push(ReplyTrace {
-                    id: event["response"]["id"].as_str().unwrap_or_default().to_owned(),
+                    id: event["response"]["id"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
                     ..ReplyTrace::default()
                 });
                 self.progress_at = at;
@@ -256,15 +261,19 @@ impl<'a> Performer<'a> {
             "response.output_item.added" => {
                 let id = event["item"]["id"].as_str().unwrap_or_default();
                 let response = text("response_id");
-                let reply = self.trace.replies.iter_mut().find(|reply| reply.id == response);
+                let reply = self
+                    .trace
+                    .replies
+                    .iter_mut()
+                    .find(|reply| reply.id == response);
                 if let Some(reply) = reply {
                     reply.item = id.to_owned();
                 }
             }
             "response.output_audio.delta" => {
-                let bytes = STANDARD
-                    .decode(text("delta"))
-                    .map_err(|error| format!("the server sent sound that is not base64: {error}"))?;
+                let bytes = STANDARD.decode(text("delta")).map_err(|error| {
+                    format!("the server sent sound that is not base64: {error}")
+                })?;
                 self.sound(item, &pcm::le_bytes_to_i16(&bytes));
             }
             "response.output_audio_transcript.delta" => self.words(item, text("delta")),
@@ -391,7 +400,10 @@ impl<'a> Performer<'a> {
             .filter(|reply| !reply.words.is_empty() && reply.item != item)
             .count();
         let texts = &self.scene.replies;
-        let whole = texts[number.min(texts.len() - 1)].text.split_whitespace().count();
+        let whole = texts[number.min(texts.len() - 1)]
+            .text
+            .split_whitespace()
+            .count();
         if let Some(reply) = self.reply_of_item(item) {
             for text in delta.split_whitespace() {
                 reply.words.push(Word {
@@ -406,7 +418,9 @@ impl<'a> Performer<'a> {
 
     fn response_done(&mut self, at: f64, response: &Value) {
         let status = response["status"].as_str().unwrap_or_default();
-        let reason = response["status_details"]["reason"].as_str().unwrap_or_default();
+        let reason = response["status_details"]["reason"]
+            .as_str()
+            .unwrap_or_default();
         let what = match (status, reason) {
             ("completed", _) => Happening::Completion,
             ("cancelled", "turn_detected") => Happening::Interruption,
@@ -443,7 +457,11 @@ impl<'a> Performer<'a> {
             && self.player.is_empty()
             && self.responses_open == 0
             && state
-            && quiet_for >= self.scene.tail.max(if self.scene.client.events { 0.0 } else { 2.0 })
+            && quiet_for
+                >= self
+                    .scene
+                    .tail
+                    .max(if self.scene.client.events { 0.0 } else { 2.0 })
     }
 
     /// What to ask the server at the end: its history of every reply.
@@ -492,4 +510,3 @@ fn label(parts: &[Spoken]) -> String {
         .collect();
     names.join(", ")
 }
-

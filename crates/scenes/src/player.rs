@@ -51,8 +51,7 @@ impl Player {
     pub fn push(&mut self, item: &str, from: u64, samples: &[i16]) {
         match self.queue.back_mut() {
             Some(stretch)
-                if stretch.item == item
-                    && stretch.from + stretch.samples.len() as u64 == from =>
+                if stretch.item == item && stretch.from + stretch.samples.len() as u64 == from =>
             {
                 stretch.samples.extend(samples);
             }
@@ -194,11 +193,18 @@ mod tests {
         player.push("a", 7 * B / 2, &[4; BLOCK]);
         assert_eq!(
             parts(&mut player, 3),
-            [Some((5 * B / 2, 7 * B / 2)), Some((7 * B / 2, 9 * B / 2)), None]
+            [
+                Some((5 * B / 2, 7 * B / 2)),
+                Some((7 * B / 2, 9 * B / 2)),
+                None
+            ]
         );
         player.push("a", 9 * B / 2, &[5; BLOCK]);
         player.clear();
         assert!(player.is_empty());
-        assert_eq!(player.position(), Some(("a", 9 * B / 2 * 1_000 / u64::from(RATE))));
+        assert_eq!(
+            player.position(),
+            Some(("a", 9 * B / 2 * 1_000 / u64::from(RATE)))
+        );
     }
 }

@@ -111,7 +111,12 @@ impl Kind {
     pub fn is_harmless(self) -> bool {
         matches!(
             self,
-            Self::Backchannel | Self::Sound | Self::Music | Self::Clatter | Self::Babble | Self::Echo
+            Self::Backchannel
+                | Self::Sound
+                | Self::Music
+                | Self::Clatter
+                | Self::Babble
+                | Self::Echo
         )
     }
 }
@@ -376,14 +381,14 @@ impl Scene {
                     if let Spoken::Pause(pause) = part
                         && !(0.0..=30.0).contains(pause)
                     {
-                        return Err(format!(
-                            "step {number} has a pause of {pause} s; 0 to 30"
-                        ));
+                        return Err(format!("step {number} has a pause of {pause} s; 0 to 30"));
                     }
                 }
             }
             if step.cut.is_some_and(|(from, to)| from < 0.0 || to <= from) {
-                return Err(format!("step {number} cuts nothing out: write cut: [from, to]"));
+                return Err(format!(
+                    "step {number} cuts nothing out: write cut: [from, to]"
+                ));
             }
             if let Some(name) = &step.name {
                 if !is_name(name) {

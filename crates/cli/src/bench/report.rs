@@ -41,6 +41,21 @@ impl Report {
         self.remarks.push(line.into());
     }
 
+    /// The names of the columns.
+    pub fn columns(&self) -> &[&'static str] {
+        &self.columns
+    }
+
+    /// The rows so far.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
+    /// The lines below the table so far.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
     /// Prints the table, in Markdown, so that it can be pasted.
     pub fn print(&self) {
         let width = |column: usize| {

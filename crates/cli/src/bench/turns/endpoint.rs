@@ -57,9 +57,14 @@ impl Endpoint {
 
     /// The options that make a server use it.
     pub fn serve_options(&self) -> Vec<String> {
-        ["--llm-url", &format!("http://{}/v1", self.address), "--llm-model", MODEL]
-            .map(str::to_owned)
-            .to_vec()
+        [
+            "--llm-url",
+            &format!("http://{}/v1", self.address),
+            "--llm-model",
+            MODEL,
+        ]
+        .map(str::to_owned)
+        .to_vec()
     }
 }
 
@@ -80,7 +85,8 @@ async fn models() -> Json<Value> {
 
 async fn complete(State(scripts): State<Scripts>, Json(request): Json<Value>) -> Response {
     let Some(reply) = reply_to(&scripts, &request) else {
-        let error = json!({"error": {"message": "no scene is called so", "type": "invalid_request_error"}});
+        let error =
+            json!({"error": {"message": "no scene is called so", "type": "invalid_request_error"}});
         return (StatusCode::BAD_REQUEST, Json(error)).into_response();
     };
     let words: Vec<String> = reply.text.split_inclusive(' ').map(str::to_owned).collect();
@@ -99,19 +105,23 @@ async fn complete(State(scripts): State<Scripts>, Json(request): Json<Value>) ->
             Some(word) => chunk(json!({"role": "assistant", "content": word}), Value::Null),
             None => chunk(json!({}), json!("stop")),
         };
-        Some((Ok::<_, Infallible>(Event::default().data(data.to_string())), (at + 1, words, think)))
+        Some((
+            Ok::<_, Infallible>(Event::default().data(data.to_string())),
+            (at + 1, words, think),
+        ))
     });
     let done = stream::iter([Ok(Event::default().data("[DONE]"))]);
     Sse::new(futures_util::StreamExt::chain(pieces, done)).into_response()
 }
 
 /// What the scene says next: as many replies on as the history has replies that were heard.
-fn reply_to<'a>(
-    scripts: &'a BTreeMap<String, Vec<Reply>>,
-    request: &Value,
-) -> Option<&'a Reply> {
+fn reply_to<'a>(scripts: &'a BTreeMap<String, Vec<Reply>>, request: &Value) -> Option<&'a Reply> {
     let messages = request["messages"].as_array()?;
-    let said_by = |role: &'static str| messages.iter().filter(move |message| message["role"] == role);
+    let said_by = |role: &'static str| {
+        messages
+            .iter()
+            .filter(move |message| message["role"] == role)
+    };
     let scene = said_by("system")
         .filter_map(|message| message["content"].as_str())
         .find_map(|text| text.lines().find_map(|line| line.strip_prefix("scene=")))?;

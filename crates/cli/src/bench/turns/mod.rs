@@ -2,11 +2,12 @@
 //! server; what must happen by when, and what must not.
 
 mod endpoint;
+mod pictures;
 mod play;
 mod table;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -59,11 +60,6 @@ pub struct TurnsBench {
     #[arg(long, default_value_t = 0, value_name = "N")]
     parallel: usize,
 
-    /// A running server instead of one of its own. It must have been started with the language model of
-    /// --endpoint-only
-    #[arg(long, value_name = "URL", hide = true)]
-    url: Option<String>,
-
     /// Play the harmless kinds again with the noise gate and state-aware thresholds off, and print both
     #[arg(long)]
     compare: bool,
@@ -106,6 +102,17 @@ impl Outcome {
     /// Whether all that was asked for came to pass.
     pub fn passed(&self) -> bool {
         self.verdicts.iter().all(|verdict| verdict.passed)
+    }
+
+    /// What did not, for people.
+    pub fn wrong(&self) -> String {
+        let wrong: Vec<String> = self
+            .verdicts
+            .iter()
+            .filter(|verdict| !verdict.passed)
+            .map(|verdict| format!("{}: {}", verdict.what, verdict.found))
+            .collect();
+        wrong.join("; ")
     }
 }
 
@@ -153,15 +160,17 @@ impl TurnsBench {
                 .cloned()
                 .collect();
             without = self
-                .play_all(&harmless, &library, &endpoint, parallel, &options, "without")
+                .play_all(
+                    &harmless, &library, &endpoint, parallel, &options, "without",
+                )
                 .await?;
         }
-        if let Some(dir) = &self.report {
-            duologue_report(dir, &outcomes)?;
-            remarks.push(format!("Pictures: {}", dir.join("index.html").display()));
-        }
         let failed = outcomes.iter().filter(|outcome| !outcome.passed()).count();
-        let report = table::report(&outcomes, &without, parallel, &self.serve, remarks);
+        let mut report = table::report(&outcomes, &without, parallel, &self.serve, remarks);
+        if let Some(dir) = &self.report {
+            pictures::write(dir, &outcomes, &report)?;
+            report.remark(format!("Pictures: {}", dir.join("index.html").display()));
+        }
         if self.strict && failed > 0 {
             report.print();
             bail!("{failed} of {} scenes failed", outcomes.len());
@@ -196,36 +205,32 @@ impl TurnsBench {
         more: &[String],
         what: &'static str,
     ) -> anyhow::Result<Vec<Outcome>> {
-        let mut server = None;
-        let url = match &self.url {
-            Some(url) => url.clone(),
-            None => {
-                let mut options = endpoint.serve_options();
-                options.extend(["--max-sessions".to_owned(), (parallel + 2).to_string()]);
-                // Scenes are played on the machine that serves them: a small recognizer leaves it room.
-                if !self.serve.iter().any(|option| option.starts_with("--asr")) {
-                    options.extend(["--asr".to_owned(), "whisper-tiny.en".to_owned()]);
-                }
-                options.extend(self.serve.iter().chain(more).cloned());
-                let started = Server::start(&options).await?;
-                let url = started.url.clone();
-                server = Some(started);
-                url
-            }
-        };
+        let mut options = endpoint.serve_options();
+        options.extend(["--max-sessions".to_owned(), (parallel + 2).to_string()]);
+        // Scenes are played on the machine that serves them: a small recognizer leaves it room.
+        if !self.serve.iter().any(|option| option.starts_with("--asr")) {
+            options.extend(["--asr".to_owned(), "whisper-tiny.en".to_owned()]);
+        }
+        options.extend(self.serve.iter().chain(more).cloned());
+        let server = Server::start(&options).await?;
+        let url = server.url.clone();
         let bar = progress(scenes.len(), what);
         let mut outcomes = Vec::new();
-        let mut playing = futures_util::stream::iter(scenes.iter().enumerate().map(|(at, scene)| {
-            let (url, library, scene) = (url.clone(), library.clone(), scene.clone());
-            async move { (at, play::play(&url, &scene, &library).await) }
-        }))
-        .buffer_unordered(parallel);
+        let mut playing =
+            futures_util::stream::iter(scenes.iter().enumerate().map(|(at, scene)| {
+                let (url, library, scene) = (url.clone(), library.clone(), scene.clone());
+                async move { (at, play::play(&url, &scene, &library).await) }
+            }))
+            .buffer_unordered(parallel);
         while let Some((at, trace)) = playing.next().await {
             let outcome = Outcome::of(scenes[at].clone(), trace?);
             if !outcome.passed() {
-                bar.println(failure(&outcome));
+                bar.suspend(|| eprintln!("failed: {}: {}", outcome.scene.name, outcome.wrong()));
             }
             bar.inc(1);
+            if bar.is_hidden() && (outcomes.len() + 1) % 20 == 0 {
+                eprintln!("{} of {} {what}", outcomes.len() + 1, scenes.len());
+            }
             outcomes.push((at, outcome));
         }
         drop(playing);
@@ -240,27 +245,17 @@ impl TurnsBench {
             }
         }
         bar.finish_and_clear();
-        if let Some(server) = server {
-            server.stop().await?;
-        }
+        server.stop().await?;
         outcomes.sort_by_key(|(at, _)| *at);
         Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
     }
 }
 
-fn failure(outcome: &Outcome) -> String {
-    let wrong: Vec<String> = outcome
-        .verdicts
-        .iter()
-        .filter(|verdict| !verdict.passed)
-        .map(|verdict| format!("{}: {}", verdict.what, verdict.found))
-        .collect();
-    format!("failed: {}: {}", outcome.scene.name, wrong.join("; "))
-}
-
 fn progress(scenes: usize, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new(scenes as u64);
-    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {elapsed} of {duration} {msg}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {elapsed} of {duration} {msg}")
+    {
         bar.set_style(style);
     }
     bar.set_prefix(what);
@@ -314,11 +309,6 @@ fn matches(glob: &str, name: &str) -> bool {
                 .any(|at| matches(after, &rest[at..]))
         }),
     }
-}
-
-fn duologue_report(dir: &Path, outcomes: &[Outcome]) -> anyhow::Result<()> {
-    let _ = (dir, outcomes);
-    Ok(())
 }
 
 #[cfg(test)]

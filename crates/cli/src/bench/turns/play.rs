@@ -79,7 +79,9 @@ async fn ask_for_history(
                 let at = started.elapsed().as_secs_f64();
                 told(performer, at, &event)?;
                 let what = event["type"].as_str().unwrap_or_default();
-                if what == "conversation.item.retrieved" || event["error"]["code"] == "item_not_found" {
+                if what == "conversation.item.retrieved"
+                    || event["error"]["code"] == "item_not_found"
+                {
                     break;
                 }
             }

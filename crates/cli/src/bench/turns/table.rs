@@ -31,7 +31,11 @@ fn by_kind(outcomes: &[Outcome]) -> BTreeMap<Kind, (usize, usize, Figures)> {
 }
 
 fn share(part: usize, of: usize) -> f64 {
-    if of == 0 { 0.0 } else { part as f64 / of as f64 }
+    if of == 0 {
+        0.0
+    } else {
+        part as f64 / of as f64
+    }
 }
 
 fn percent(part: usize, of: usize) -> String {
@@ -92,23 +96,66 @@ pub fn report(
         &all.time_to_resume,
     );
     times("hushed", "held for nothing, each time", "", &all.hushed);
-    times("wait", "true end of a turn -> held for over", "p50 <= 300 ms", &all.waits);
-    times("answer", "true end of a turn -> reply audible", "", &all.answers);
+    times(
+        "wait",
+        "true end of a turn -> held for over",
+        "p50 <= 300 ms",
+        &all.waits,
+    );
+    times(
+        "answer",
+        "true end of a turn -> reply audible",
+        "",
+        &all.answers,
+    );
     let mut shares = |name: String, what: String, aim: &str, part: usize, of: usize| {
-        figures.insert(name, json!({"share": share(part, of), "part": part, "of": of}));
-        report.row(vec![what, aim.to_owned(), percent(part, of), String::new(), of.to_string()]);
+        figures.insert(
+            name,
+            json!({"share": share(part, of), "part": part, "of": of}),
+        );
+        report.row(vec![
+            what,
+            aim.to_owned(),
+            percent(part, of),
+            String::new(),
+            of.to_string(),
+        ]);
     };
-    shares("missed".into(), "interruptions missed".into(), "<= 2%", all.missed, all.wanted);
+    shares(
+        "missed".into(),
+        "interruptions missed".into(),
+        "<= 2%",
+        all.missed,
+        all.wanted,
+    );
     let kinds = by_kind(outcomes);
     let (mut harmless, mut falsely) = (0, 0);
     for (kind, (scenes, wrong, _)) in kinds.iter().filter(|(kind, _)| kind.is_harmless()) {
         harmless += scenes;
         falsely += wrong;
         let what = format!("false interruptions: {}", kind.name());
-        shares(format!("false_{}", kind.name()), what, "<= 2%", *wrong, *scenes);
+        shares(
+            format!("false_{}", kind.name()),
+            what,
+            "<= 2%",
+            *wrong,
+            *scenes,
+        );
     }
-    shares("false".into(), "false interruptions: all".into(), "<= 2%", falsely, harmless);
-    shares("cut_offs".into(), "turns held for over too soon".into(), "<= 10%", all.cut_offs, all.turns);
+    shares(
+        "false".into(),
+        "false interruptions: all".into(),
+        "<= 2%",
+        falsely,
+        harmless,
+    );
+    shares(
+        "cut_offs".into(),
+        "turns held for over too soon".into(),
+        "<= 10%",
+        all.cut_offs,
+        all.turns,
+    );
     shares(
         "cut_off_audibly".into(),
         "turns answered audibly too soon".into(),
@@ -133,7 +180,10 @@ pub fn report(
         all.estimated_word_errors.total(),
         all.estimated_words,
     );
-    let failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| !outcome.passed()).collect();
+    let failed: Vec<&Outcome> = outcomes
+        .iter()
+        .filter(|outcome| !outcome.passed())
+        .collect();
     shares(
         "scenes_failed".into(),
         "scenes that failed in anything".into(),
@@ -148,7 +198,10 @@ pub fn report(
                 continue;
             };
             report.row(vec![
-                format!("{}: false interruptions, with | without gate and thresholds", kind.name()),
+                format!(
+                    "{}: false interruptions, with | without gate and thresholds",
+                    kind.name()
+                ),
                 String::new(),
                 percent(*wrong, *scenes),
                 percent(*other_wrong, *other_scenes),
@@ -175,17 +228,23 @@ pub fn report(
             wrong(&ours),
             wrong(&others)
         ));
-        figures.insert("without".into(), json!({
-            "false_interruptions": others.false_interruptions,
-            "held_for_nothing": others.held_for_nothing,
-            "with_false_interruptions": ours.false_interruptions,
-            "with_held_for_nothing": ours.held_for_nothing,
-        }));
+        figures.insert(
+            "without".into(),
+            json!({
+                "false_interruptions": others.false_interruptions,
+                "held_for_nothing": others.held_for_nothing,
+                "with_false_interruptions": ours.false_interruptions,
+                "with_held_for_nothing": ours.held_for_nothing,
+            }),
+        );
     }
     for remark in remarks {
         report.remark(remark);
     }
-    let late = outcomes.iter().map(|outcome| outcome.trace.late).fold(0.0, f64::max);
+    let late = outcomes
+        .iter()
+        .map(|outcome| outcome.trace.late)
+        .fold(0.0, f64::max);
     let asr = match serve.iter().position(|option| option == "--asr") {
         Some(at) => serve.get(at + 1).map_or("", String::as_str),
         None => "whisper-tiny.en",
