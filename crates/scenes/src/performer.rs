@@ -147,7 +147,7 @@ impl<'a> Performer<'a> {
         if self.microphone.is_sounding() {
             self.progress_at = now;
         }
-        let due = self.trace.blocks.len() % REPORT_EVERY == 0 && block.playing;
+        let due = self.trace.blocks.len().is_multiple_of(REPORT_EVERY) && block.playing;
         if (due || stopped) && self.scene.client.reports {
             events.extend(self.report());
         }

@@ -102,6 +102,6 @@ pub fn page(
             escaped(&scene.wrong),
         );
     }
-    let _ = write!(out, "<script>{SCRIPT}</script></html>\n");
+    let _ = writeln!(out, "<script>{SCRIPT}</script></html>");
     out
 }
