@@ -2,7 +2,7 @@
 
 use crate::BLOCK_SECONDS;
 use crate::check::{WordErrors, word_errors};
-use crate::scene::{Kind, Scene};
+use crate::scene::{Act, Kind, Scene, unnamed};
 use crate::trace::{Happening, Trace};
 
 /// What one scene adds to the figures.
@@ -28,6 +28,10 @@ pub struct Figures {
     pub false_turns: usize,
     /// From the server's taking back of a suspicion to the next block that could be heard.
     pub time_to_resume: Vec<f64>,
+    /// Questions that the user wrote, and those that no reply was ever heard to.
+    pub written: usize,
+    /// See above.
+    pub unanswered: usize,
     /// Turns of the user's whose end is known.
     pub turns: usize,
     /// Of those, held for over before their end.
@@ -53,6 +57,11 @@ pub struct Figures {
 pub fn figures(scene: &Scene, trace: &Trace) -> Figures {
     let mut figures = Figures::default();
     interruptions(scene, trace, &mut figures);
+    for step in trace.steps.iter().filter(|step| is_written(scene, &step.name)) {
+        figures.written += 1;
+        let answer = trace.first_from(Happening::Reply, step.at);
+        figures.unanswered += usize::from(answer.is_none());
+    }
     if scene.kind.is_harmless() {
         harmless(scene, trace, &mut figures);
     }
@@ -83,6 +92,13 @@ pub fn figures(scene: &Scene, trace: &Trace) -> Figures {
         sum.missing += errors.missing;
     }
     figures
+}
+
+fn is_written(scene: &Scene, name: &str) -> bool {
+    scene.script.iter().enumerate().any(|(at, step)| {
+        let own = step.name.clone().unwrap_or_else(|| unnamed(at));
+        own == name && matches!(step.act(), Act::Type(_))
+    })
 }
 
 fn ms(seconds: f64) -> f64 {
@@ -210,6 +226,8 @@ impl Figures {
             (&mut self.false_interruptions, other.false_interruptions),
             (&mut self.held_for_nothing, other.held_for_nothing),
             (&mut self.false_turns, other.false_turns),
+            (&mut self.written, other.written),
+            (&mut self.unanswered, other.unanswered),
             (&mut self.turns, other.turns),
             (&mut self.cut_offs, other.cut_offs),
             (&mut self.cut_off_audibly, other.cut_off_audibly),

@@ -12,7 +12,7 @@ use crate::director::Director;
 use crate::library::{Library, LibraryError};
 use crate::microphone::{Microphone, Sounding};
 use crate::player::Player;
-use crate::scene::{Act, Control, Scene, Spoken};
+use crate::scene::{Act, Control, Scene, Spoken, unnamed};
 use crate::trace::{Block, Happening, ReplyTrace, StepTrace, Trace, Word};
 use crate::{BLOCK, EchoPath, RATE};
 
@@ -169,7 +169,7 @@ impl<'a> Performer<'a> {
         let name = step
             .name
             .clone()
-            .unwrap_or_else(|| format!("step-{}", number + 1));
+            .unwrap_or_else(|| unnamed(number));
         let act = step.act();
         let label = match &act {
             Act::Say(parts) | Act::Sound(parts) => label(parts),

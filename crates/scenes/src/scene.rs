@@ -435,6 +435,11 @@ impl Scene {
     }
 }
 
+/// What a step without a name is called, by its place in the script.
+pub(crate) fn unnamed(at: usize) -> String {
+    format!("step-{}", at + 1)
+}
+
 /// The words of a text in lower case, without punctuation around them.
 pub(crate) fn words(text: &str) -> impl Iterator<Item = String> {
     text.split_whitespace().filter_map(|word| {

@@ -403,3 +403,39 @@ fn a_system_message_is_in_the_prompt() {
         ["system: You are a pirate.", "user: who are you"]
     );
 }
+
+#[test]
+fn a_typed_question_is_answered_though_a_noise_goes_on() {
+    for partials in [None, Some(ms(800))] {
+        let mut config = Config::default();
+        config.timing.partials = partials;
+        let mut world = World::new(config);
+        world.noise(ms(500), ms(20_000));
+        world.run_until(ms(1_000));
+        create(&mut world, "", Role::User, "What is two and two?");
+        world.tell(Event::CreateReply(ReplyPatch::default()));
+        world.run_until(ms(5_000));
+        assert_eq!(world.last_prompt(), ["user: What is two and two?"]);
+        assert!(!world.frames.is_empty(), "{partials:?}: silence");
+    }
+}
+
+#[test]
+fn a_typed_question_waits_for_somebody_who_speaks() {
+    let mut config = Config::default();
+    config.timing.partials = None;
+    let mut world = World::new(config);
+    world.says(
+        ms(500),
+        ms(8_000),
+        "one two three four five six seven eight",
+    );
+    world.run_until(ms(1_000));
+    create(&mut world, "", Role::User, "What is two and two?");
+    world.tell(Event::CreateReply(ReplyPatch::default()));
+    world.run_until(ms(8_400));
+    assert!(world.frames.is_empty());
+    world.run_until(ms(20_000));
+    assert_eq!(world.outcomes().len(), 1);
+    assert_eq!(world.last_prompt().len(), 2);
+}

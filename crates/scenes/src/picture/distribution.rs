@@ -5,10 +5,13 @@ use std::fmt::Write as _;
 use super::{STYLE, escaped};
 
 const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 190.0;
+const HEIGHT: f64 = 216.0;
 const LEFT: f64 = 16.0;
-const TOP: f64 = 44.0;
-const BOTTOM: f64 = 158.0;
+/// Where the highest bar ends; the lines' names stand above it.
+const TOP: f64 = 84.0;
+const BOTTOM: f64 = 184.0;
+/// Where the first of the lines' names stands.
+const NAMES: f64 = 52.0;
 const BINS: usize = 40;
 
 /// Draws the values, milliseconds. `aim` is the line below which the p95 (or, with `of_median`, the median) should lie.
@@ -92,8 +95,8 @@ pub fn distribution(title: &str, values: &[f64], aim: Option<f64>, of_median: bo
         );
     };
     if !sorted.is_empty() {
-        line(middle, "--soft", "median", TOP + 8.0);
-        line(most, "--soft", "p95", TOP + 20.0);
+        line(middle, "--soft", "median", NAMES);
+        line(most, "--soft", "p95", NAMES + 12.0);
     }
     if let Some(aim) = aim {
         let reached = if of_median { middle } else { most } <= aim;
@@ -106,7 +109,7 @@ pub fn distribution(title: &str, values: &[f64], aim: Option<f64>, of_median: bo
             aim,
             if reached { "--good" } else { "--cut" },
             what,
-            TOP + 32.0,
+            NAMES + 24.0,
         );
     }
     out.push_str("</svg>\n");

@@ -83,7 +83,7 @@ impl Session {
         self.tell(Notice::InputCleared);
     }
 
-    fn forget(&mut self, turn: &Turn) {
+    pub(super) fn forget(&mut self, turn: &Turn) {
         if turn.announced {
             if turn.ended.is_none() {
                 self.tell(Notice::SpeechStopped {
@@ -259,8 +259,13 @@ impl Session {
                 return;
             }
         }
-        // While the user speaks, or the words are awaited, the reply waits for them.
+        // While the user speaks, or the words are awaited, the reply waits for them; but not for noise.
         self.wanted = Some(patch);
+        let heard_enough = self.config.interruption.decide_within;
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_going()) {
+            let at = turn.from + heard_enough;
+            turn.next_partial = Some(turn.next_partial.map_or(at, |next| next.min(at)));
+        }
     }
 
     pub(super) fn cancel_reply(&mut self, id: Option<ReplyId>) {

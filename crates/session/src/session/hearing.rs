@@ -20,6 +20,8 @@ use std::time::Duration;
 const TAIL: Duration = Duration::from_millis(150);
 /// Speech that begins so soon after a reply can be its echo.
 const ECHO_AFTER: Duration = Duration::from_millis(1_500);
+/// How soon what was said so far is looked at again, while a reply waits for it.
+const ASKED_AGAIN: Duration = Duration::from_millis(800);
 /// How much of the own speech an echo can hold.
 const ECHO_SPAN: Duration = Duration::from_secs(6);
 
@@ -244,7 +246,8 @@ impl Session {
         let every = if self.state == State::BargedIn {
             Some(Duration::from_millis(300))
         } else {
-            self.config.timing.partials
+            let partials = self.config.timing.partials;
+            partials.or_else(|| self.wanted.as_ref().map(|_| ASKED_AGAIN))
         };
         let now = self.now;
         let Some(turn) = self
@@ -269,6 +272,27 @@ impl Session {
         }
         if let Some(turn) = self.turn.as_mut() {
             turn.partial = Some(text);
+        }
+        self.ignore_noise();
+    }
+
+    /// A reply that the client asked for does not wait for a noise that goes on and on.
+    fn ignore_noise(&mut self) {
+        let enough = self.config.interruption.decide_within;
+        let is_noise = |turn: &Turn| {
+            let wordless = turn
+                .partial
+                .as_deref()
+                .is_some_and(|text| text.trim().is_empty());
+            turn.is_going() && wordless && turn.voiced(self.now) >= enough
+        };
+        if self.state == State::Listening
+            && self.wanted.is_some()
+            && let Some(turn) = self.turn.take_if(|turn| is_noise(turn))
+        {
+            self.counters.discarded_turns += 1;
+            self.ignoring = true;
+            self.forget(&turn);
         }
     }
 

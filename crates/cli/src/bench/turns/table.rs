@@ -18,12 +18,13 @@ pub fn total<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Figures {
     sum
 }
 
-/// How many scenes of each kind, how many of them had a false interruption, and their figures.
+/// How many scenes of each kind there are in which a reply was heard, how many of them had a false interruption, and
+/// the figures of all of them. A reply that was never heard cannot be interrupted: it is no success.
 fn by_kind(outcomes: &[Outcome]) -> BTreeMap<Kind, (usize, usize, Figures)> {
     let mut kinds: BTreeMap<Kind, (usize, usize, Figures)> = BTreeMap::new();
     for outcome in outcomes {
         let (scenes, falsely, figures) = kinds.entry(outcome.scene.kind).or_default();
-        *scenes += 1;
+        *scenes += usize::from(outcome.trace.heard_reply(1).is_some());
         *falsely += usize::from(outcome.figures.false_interruptions > 0);
         figures.add(&outcome.figures);
     }
@@ -164,6 +165,26 @@ pub fn report(
         all.turns,
     );
     shares(
+        "unanswered".into(),
+        "written questions never answered".into(),
+        "0",
+        all.unanswered,
+        all.written,
+    );
+    shares(
+        "false_turns".into(),
+        "scenes in which noise became a message".into(),
+        "0",
+        outcomes
+            .iter()
+            .filter(|outcome| outcome.figures.false_turns > 0)
+            .count(),
+        outcomes
+            .iter()
+            .filter(|outcome| outcome.scene.kind.is_harmless())
+            .count(),
+    );
+    shares(
         "words_wrong".into(),
         format!(
             "words wrong in the history ({} unheard, {} missing)",
@@ -221,12 +242,14 @@ pub fn report(
             .collect();
         let sum = |of: &[&Outcome]| total(of.iter().copied());
         let (ours, others) = (sum(&with_all), total(without));
-        let wrong = |sum: &Figures| sum.false_interruptions + sum.held_for_nothing;
+        let wrong = |sum: &Figures| sum.false_interruptions + sum.held_for_nothing + sum.unanswered;
         let fewer = 100.0 * (1.0 - share(wrong(&ours), wrong(&others).max(1)));
         report.remark(format!(
-            "With the gate and state-aware thresholds a reply was cut off or held for nothing {} times, without them {} times: {fewer:.0}% fewer.",
+            "With the gate and state-aware thresholds a reply was cut off, held for nothing or kept from coming {} times ({} of them cut off), without them {} times ({}): {fewer:.0}% fewer.",
             wrong(&ours),
-            wrong(&others)
+            ours.false_interruptions,
+            wrong(&others),
+            others.false_interruptions,
         ));
         figures.insert(
             "without".into(),
@@ -235,6 +258,8 @@ pub fn report(
                 "held_for_nothing": others.held_for_nothing,
                 "with_false_interruptions": ours.false_interruptions,
                 "with_held_for_nothing": ours.held_for_nothing,
+            "unanswered": others.unanswered,
+            "with_unanswered": ours.unanswered,
             }),
         );
     }
