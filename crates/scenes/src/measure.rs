@@ -57,7 +57,11 @@ pub struct Figures {
 pub fn figures(scene: &Scene, trace: &Trace) -> Figures {
     let mut figures = Figures::default();
     interruptions(scene, trace, &mut figures);
-    for step in trace.steps.iter().filter(|step| is_written(scene, &step.name)) {
+    for step in trace
+        .steps
+        .iter()
+        .filter(|step| is_written(scene, &step.name))
+    {
         figures.written += 1;
         let answer = trace.first_from(Happening::Reply, step.at);
         figures.unanswered += usize::from(answer.is_none());

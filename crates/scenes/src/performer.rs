@@ -166,10 +166,7 @@ impl<'a> Performer<'a> {
 
     fn step(&mut self, number: usize, at: f64, events: &mut Vec<Value>) {
         let step = &self.scene.script[number];
-        let name = step
-            .name
-            .clone()
-            .unwrap_or_else(|| unnamed(number));
+        let name = step.name.clone().unwrap_or_else(|| unnamed(number));
         let act = step.act();
         let label = match &act {
             Act::Say(parts) | Act::Sound(parts) => label(parts),
