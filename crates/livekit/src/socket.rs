@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{SinkExt, StreamExt};
-use prost::Message as _;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -16,6 +16,8 @@ use crate::error::ConnectError;
 const CONNECT: Duration = Duration::from_secs(10);
 /// A server that does not take a message for so long has gone.
 const SEND: Duration = Duration::from_secs(5);
+/// Messages that may wait in either direction.
+const QUEUE: usize = 256;
 
 /// The connection has ended, and why.
 #[derive(Debug, thiserror::Error)]
@@ -112,9 +114,59 @@ impl Socket {
         }
     }
 
-    /// Closes the connection as it should be.
-    pub async fn close(mut self) {
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.close(None)).await;
+    /// Hands the connection to a task, so that nobody waits for a slow server.
+    pub fn wire<S, R>(mut self) -> Wire<S, R>
+    where
+        S: prost::Message + 'static,
+        R: prost::Message + Default + 'static,
+    {
+        let (to_server, mut outgoing) = mpsc::channel::<S>(QUEUE);
+        let (incoming, from_server) = mpsc::channel::<Result<R, Broken>>(QUEUE);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    message = outgoing.recv() => match message {
+                        Some(message) => if let Err(broken) = self.send(&message).await {
+                            let _ = incoming.send(Err(broken)).await;
+                            return;
+                        },
+                        // The other side was dropped, and all it said has been sent.
+                        None => {
+                            let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.close(None)).await;
+                            return;
+                        }
+                    },
+                    message = self.receive::<R>() => {
+                        let broken = message.is_err();
+                        // A closed queue has no reader, but what it said last is still to be sent.
+                        let _ = incoming.send(message).await;
+                        if broken {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        Wire { to_server, from_server }
+    }
+}
+
+/// A socket in a task of its own. Dropping it closes the connection once all that was sent has left.
+pub(crate) struct Wire<S, R> {
+    to_server: mpsc::Sender<S>,
+    from_server: mpsc::Receiver<Result<R, Broken>>,
+}
+
+impl<S, R> Wire<S, R> {
+    /// Sends. `false`: the server takes nothing, or has gone.
+    pub fn send(&self, message: S) -> bool {
+        self.to_server.try_send(message).is_ok()
+    }
+
+    /// The next message. Safe to drop.
+    pub async fn receive(&mut self) -> Result<R, Broken> {
+        let message = self.from_server.recv().await;
+        message.unwrap_or_else(|| Err(Broken("the connection has ended".into())))
     }
 }
 

@@ -1,0 +1,657 @@
+//! Taking part in a room: the loop that owns everything.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use duologue_rtc::JitterStatistics;
+use futures_util::future::BoxFuture;
+use livekit_protocol::leave_request::Action;
+use livekit_protocol::signal_response::Message as Response;
+use livekit_protocol::DisconnectReason;
+use str0m::channel::ChannelId;
+use str0m::{Event, IceConnectionState};
+use tokio::sync::mpsc;
+
+use super::link::{Link, SignalWire, Told, leaving, signal, unix_ms};
+use super::{Room, RoomCommand, RoomConfig, RoomEnd, RoomEvent, RoomHandler, fresh_token};
+use crate::audience::Change;
+use crate::connection::{Crypto, Datagram, Polled};
+use crate::error::ConnectError;
+use crate::packets;
+use crate::recovery::Attempt;
+use crate::text_stream::{chunks, trailer};
+
+/// What is queued is given so long to leave before we do.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Media that is not there so long after the signalling is not coming.
+const MEDIA: Duration = Duration::from_secs(15);
+/// Text streams that may be open at once.
+const MAX_STREAMS: usize = 64;
+/// Attribute that names the track whose words a transcription has.
+const TRACK: &str = "lk.transcribed_track_id";
+
+/// A way back that is being tried.
+type Trying = BoxFuture<'static, Result<Back, ConnectError>>;
+
+enum Back {
+    Resumed(SignalWire),
+    Rejoined(Box<Link>, String),
+    /// The server does not know us any more.
+    Forgotten(String),
+}
+
+/// Where a datagram is for, or a message from.
+enum Came {
+    Signal(Result<Response, String>),
+    Publisher(Datagram),
+    Subscriber(Datagram),
+    Command(RoomCommand),
+    Back(Result<Back, ConnectError>),
+    Time,
+}
+
+struct Running<'a, H> {
+    room: Room,
+    handler: &'a mut H,
+    trying: Option<Trying>,
+    /// When to try next, and what.
+    next_try: Option<(Attempt, Instant)>,
+    /// When media must be there.
+    media_by: Option<Instant>,
+    /// We told that we hear each other.
+    told_connected: bool,
+    muted: bool,
+    attributes: HashMap<String, String>,
+    /// Next chunk of each open text stream, and whether it is the user's.
+    streams: HashMap<String, (u64, bool)>,
+    messages: u64,
+    last_reason: String,
+    closing: Option<Instant>,
+    end: Option<RoomEnd>,
+}
+
+pub(super) async fn run(
+    room: Room,
+    handler: &mut impl RoomHandler,
+    commands: &mut mpsc::Receiver<RoomCommand>,
+) -> (RoomEnd, JitterStatistics) {
+    let mut running = Running {
+        media_by: Some(Instant::now() + MEDIA),
+        room,
+        handler,
+        trying: None,
+        next_try: None,
+        told_connected: false,
+        muted: false,
+        attributes: HashMap::new(),
+        streams: HashMap::new(),
+        messages: 0,
+        last_reason: String::new(),
+        closing: None,
+        end: None,
+    };
+    running.joined();
+    let end = running.hold(commands).await;
+    if let Some(link) = &mut running.room.link {
+        link.leave();
+        link.publisher.rtc.disconnect();
+        link.subscriber.rtc.disconnect();
+    }
+    (end, running.room.voice_in.statistics())
+}
+
+impl<H: RoomHandler> Running<'_, H> {
+    async fn hold(&mut self, commands: &mut mpsc::Receiver<RoomCommand>) -> RoomEnd {
+        loop {
+            let now = Instant::now();
+            self.advance(now);
+            let wake = self.drain(now);
+            self.tell_presence();
+            if let Some(by) = self.closing
+                && (now >= by || self.room.link.as_mut().is_none_or(Link::all_sent))
+            {
+                return RoomEnd::Closed;
+            }
+            if let Some(end) = self.end.take() {
+                return end;
+            }
+            let came = self.next(commands, wake).await;
+            self.take(came);
+        }
+    }
+
+    async fn next(&mut self, commands: &mut mpsc::Receiver<RoomCommand>, wake: Instant) -> Came {
+        let open = self.closing.is_none();
+        let (wire, publisher, subscriber) = match &mut self.room.link {
+            Some(link) => (
+                link.wire.as_mut(),
+                Some(&mut link.publisher),
+                Some(&mut link.subscriber),
+            ),
+            None => (None, None, None),
+        };
+        let signal = async {
+            match wire {
+                Some(wire) => loop {
+                    match wire.receive().await {
+                        Ok(message) => {
+                            if let Some(message) = message.message {
+                                return Ok(message);
+                            }
+                        }
+                        Err(broken) => return Err(broken.to_string()),
+                    }
+                },
+                None => std::future::pending().await,
+            }
+        };
+        let published = async {
+            match publisher {
+                Some(connection) => connection.datagram().await,
+                None => std::future::pending().await,
+            }
+        };
+        let subscribed = async {
+            match subscriber {
+                Some(connection) => connection.datagram().await,
+                None => std::future::pending().await,
+            }
+        };
+        let trying = &mut self.trying;
+        let back = async {
+            match trying {
+                Some(trying) => trying.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            message = signal => Came::Signal(message),
+            Some(datagram) = published => Came::Publisher(datagram),
+            Some(datagram) = subscribed => Came::Subscriber(datagram),
+            command = commands.recv(), if open => Came::Command(command.unwrap_or(RoomCommand::Close)),
+            back = back => Came::Back(back),
+            () = tokio::time::sleep_until(wake.into()) => Came::Time,
+        }
+    }
+
+    fn take(&mut self, came: Came) {
+        match came {
+            Came::Signal(Ok(message)) => self.told(message),
+            Came::Signal(Err(reason)) => {
+                if let Some(link) = &mut self.room.link {
+                    link.wire = None;
+                }
+                self.lost(None, &reason);
+            }
+            Came::Publisher(datagram) => {
+                let link = self.room.link.as_mut();
+                if let Some(Err(error)) = link.map(|link| link.publisher.receive(&datagram)) {
+                    self.broken(&error.to_string());
+                }
+            }
+            Came::Subscriber(datagram) => {
+                let link = self.room.link.as_mut();
+                if let Some(Err(error)) = link.map(|link| link.subscriber.receive(&datagram)) {
+                    self.broken(&error.to_string());
+                }
+            }
+            Came::Command(command) => self.command(command),
+            Came::Back(back) => {
+                self.trying = None;
+                self.back(back);
+            }
+            Came::Time => {}
+        }
+    }
+
+    /// We are in the room, for the first time or anew.
+    fn joined(&mut self) {
+        let Some(link) = &mut self.room.link else {
+            return;
+        };
+        let Some(join) = link.join.take() else {
+            return;
+        };
+        let ours = join.participant.map(|us| us.identity).unwrap_or_default();
+        if !self.attributes.is_empty() {
+            link.set_attributes(self.attributes.clone().into_iter().collect());
+        }
+        let changes = self.room.audience.joined(&ours, &join.other_participants);
+        self.changed(changes);
+    }
+
+    fn changed(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Joined { identity } => self.tell(RoomEvent::Joined { identity }),
+                // Told by `tell_presence`.
+                Change::Left => tracing::info!("the user has left the room"),
+                Change::Subscribe(sid) => {
+                    self.room.voice_in.restart();
+                    if let Some(link) = &mut self.room.link {
+                        link.subscribe(&sid, true);
+                    }
+                }
+                Change::Unsubscribe(sid) => {
+                    if let Some(link) = &mut self.room.link {
+                        link.subscribe(&sid, false);
+                    }
+                }
+                Change::Muted(muted) => tracing::debug!(muted, "the user's microphone"),
+            }
+        }
+    }
+
+    fn told(&mut self, message: Response) {
+        let Some(link) = &mut self.room.link else {
+            return;
+        };
+        match link.told(message) {
+            Told::Nothing => {}
+            Told::Participants(infos) => {
+                let changes = self.room.audience.update(&infos);
+                self.changed(changes);
+            }
+            Told::Moved(others) => {
+                let ours = self.room.config.identity.clone();
+                let changes = self.room.audience.joined(&ours, &others);
+                self.changed(changes);
+            }
+            Told::Token(token) => self.room.token = token,
+            Told::Muted(muted) => {
+                self.muted = muted;
+                self.room.voice_out.flush();
+                self.tell(RoomEvent::Muted(muted));
+            }
+            Told::Leave(leave) => {
+                // Older servers know no actions.
+                let action = match leave.action() {
+                    Action::Disconnect if leave.can_reconnect => Action::Reconnect,
+                    Action::Disconnect if leave.reason() == DisconnectReason::ServerShutdown => Action::Reconnect,
+                    action => action,
+                };
+                link.wire = None;
+                self.lost(Some(action), &leaving(&leave));
+            }
+            Told::Broken(reason) => self.broken(&reason),
+        }
+    }
+
+    fn tell(&mut self, event: RoomEvent) {
+        if !self.handler.handle(event) {
+            self.end.get_or_insert(RoomEnd::Overrun);
+        }
+    }
+
+    /// Tells whether we hear each other where that has changed.
+    fn tell_presence(&mut self) {
+        let up = self.room.link.as_ref().is_some_and(|link| link.publisher_up && link.channel_open);
+        let connected = up && self.room.audience.is_present();
+        if connected != self.told_connected {
+            self.told_connected = connected;
+            self.tell(if connected { RoomEvent::Connected } else { RoomEvent::Disconnected });
+        }
+    }
+
+    fn since_start(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.room.started)
+    }
+
+    /// The connection is lost in a way that only joining anew mends.
+    fn broken(&mut self, reason: &str) {
+        self.room.link = None;
+        self.lost(Some(Action::Reconnect), reason);
+    }
+
+    fn lost(&mut self, told: Option<Action>, reason: &str) {
+        if self.closing.is_some() {
+            self.end.get_or_insert(RoomEnd::Closed);
+            return;
+        }
+        let at = self.since_start(Instant::now());
+        let anew = !self.room.recovery.is_under_way();
+        self.last_reason = reason.to_owned();
+        if !self.room.recovery.lost(at, told) {
+            self.end.get_or_insert(RoomEnd::Removed(reason.to_owned()));
+            return;
+        }
+        if anew {
+            tracing::warn!(reason, room = self.room.config.room, "the connection to a LiveKit room is lost");
+        }
+        self.media_by = None;
+        self.schedule();
+    }
+
+    fn schedule(&mut self) {
+        if self.trying.is_some() {
+            return;
+        }
+        let at = self.since_start(Instant::now());
+        match self.room.recovery.next(at) {
+            Some((attempt, when)) => {
+                let attempt = match self.room.link {
+                    Some(_) => attempt,
+                    None => Attempt::Rejoin,
+                };
+                self.next_try = Some((attempt, self.room.started + when));
+            }
+            None if self.room.recovery.is_under_way() => {
+                self.end.get_or_insert(RoomEnd::Lost(self.last_reason.clone()));
+            }
+            None => {}
+        }
+    }
+
+    fn try_back(&mut self, attempt: Attempt) {
+        let config = self.room.config.clone();
+        let token = self.room.token.clone();
+        tracing::debug!(?attempt, "back into a LiveKit room");
+        self.trying = Some(match (attempt, &self.room.link) {
+            (Attempt::Resume, Some(link)) => {
+                let sid = link.sid.clone();
+                Box::pin(async move { resume(&config, &token, &sid).await })
+            }
+            _ => {
+                self.room.link = None;
+                Box::pin(async move { rejoin(&config, token).await })
+            }
+        });
+    }
+
+    fn back(&mut self, back: Result<Back, ConnectError>) {
+        match back {
+            Ok(Back::Resumed(wire)) => {
+                if let Some(link) = &mut self.room.link {
+                    link.resumed(wire, self.room.audience.microphone());
+                    tracing::info!(room = self.room.config.room, "the LiveKit session is resumed");
+                    self.recovered();
+                }
+            }
+            Ok(Back::Rejoined(link, token)) => {
+                self.room.link = Some(*link);
+                self.room.token = token;
+                self.room.voice_in.restart();
+                tracing::info!(room = self.room.config.room, "the LiveKit room is joined anew");
+                self.recovered();
+                self.joined();
+            }
+            Ok(Back::Forgotten(reason)) => {
+                self.last_reason = reason;
+                self.room.recovery.failed(true);
+                self.schedule();
+            }
+            Err(error) => {
+                tracing::debug!(%error, "not back yet");
+                self.last_reason = error.to_string();
+                if !error.is_passing() && error != ConnectError::Expired {
+                    self.end.get_or_insert(RoomEnd::Lost(self.last_reason.clone()));
+                    return;
+                }
+                self.room.recovery.failed(false);
+                self.schedule();
+            }
+        }
+    }
+
+    fn recovered(&mut self) {
+        self.room.recovery.recovered();
+        self.media_by = Some(Instant::now() + MEDIA);
+    }
+
+    fn command(&mut self, command: RoomCommand) {
+        let link = self.room.link.as_mut();
+        let taken = match command {
+            RoomCommand::Say(frame) => {
+                if !self.muted {
+                    self.room.voice_out.say(frame);
+                }
+                true
+            }
+            RoomCommand::Flush => {
+                self.room.voice_out.flush();
+                true
+            }
+            RoomCommand::Message { topic, text } => {
+                self.messages += 1;
+                let to = self.room.audience.identity();
+                link.is_none_or(|link| link.queue(packets::message(topic, &text, to, unix_ms(), self.messages)))
+            }
+            RoomCommand::OpenText(mut stream) => {
+                if self.streams.len() >= MAX_STREAMS {
+                    self.streams.clear();
+                }
+                self.streams.insert(stream.id.clone(), (0, stream.of_user));
+                let track = match stream.of_user {
+                    true => self.room.audience.microphone().map(str::to_owned),
+                    false => link.as_ref().and_then(|link| Some(link.track.as_ref()?.sid.clone())),
+                };
+                stream.attributes.extend(track.map(|sid| (TRACK.to_owned(), sid)));
+                let of = stream.of_user.then(|| self.room.audience.identity()).flatten();
+                link.is_none_or(|link| link.queue_value(stream.header(unix_ms(), None), of))
+            }
+            RoomCommand::WriteText { id, text } => {
+                let Some((next, of_user)) = self.streams.get_mut(&id) else {
+                    return;
+                };
+                let of = of_user.then(|| self.room.audience.identity()).flatten();
+                let values = chunks(&id, *next, &text);
+                *next += values.len() as u64;
+                link.is_none_or(|link| values.into_iter().all(|value| link.queue_value(value, of)))
+            }
+            RoomCommand::CloseText { id, attributes } => {
+                let Some((_, of_user)) = self.streams.remove(&id) else {
+                    return;
+                };
+                let of = of_user.then(|| self.room.audience.identity()).flatten();
+                link.is_none_or(|link| link.queue_value(trailer(&id, &attributes), of))
+            }
+            RoomCommand::Attributes(attributes) => {
+                self.attributes.extend(attributes.iter().cloned());
+                if let Some(link) = link {
+                    link.set_attributes(attributes);
+                }
+                true
+            }
+            RoomCommand::Close => {
+                self.closing = Some(Instant::now() + FAREWELL);
+                true
+            }
+        };
+        if !taken {
+            self.end.get_or_insert(RoomEnd::Overrun);
+        }
+    }
+
+    /// Does what is due.
+    fn advance(&mut self, now: Instant) {
+        for frame in self.room.voice_in.due(now) {
+            self.tell(RoomEvent::Sound(frame));
+        }
+        if let Some((attempt, _)) = self.next_try.take_if(|(_, at)| *at <= now) {
+            self.try_back(attempt);
+        }
+        let up = self.room.link.as_ref().is_some_and(|link| link.publisher_up);
+        if !up {
+            // What is said to nobody is not kept for later.
+            self.room.voice_out.flush();
+        }
+        if self.media_by.is_some_and(|by| by <= now) {
+            self.media_by = None;
+            if !up {
+                self.broken("no media came through within 15 s; is the server's UDP port open?");
+                return;
+            }
+        }
+        if self.room.link.as_mut().is_some_and(|link| !link.ping(now)) {
+            if let Some(link) = &mut self.room.link {
+                link.wire = None;
+            }
+            self.lost(None, "the server is silent");
+        }
+    }
+
+    /// Takes all that the two connections have to give, and gives when to wake.
+    fn drain(&mut self, now: Instant) -> Instant {
+        let mut wake = now + Duration::from_secs(1);
+        loop {
+            match self.poll(now, &mut wake) {
+                Ok(false) => break,
+                Ok(true) => {}
+                Err(reason) => {
+                    self.broken(&reason);
+                    break;
+                }
+            }
+        }
+        let up = self.room.link.as_ref().is_some_and(|link| link.publisher_up);
+        [
+            self.room.voice_in.deadline(),
+            up.then(|| self.room.voice_out.deadline()).flatten(),
+            self.room.link.as_ref().and_then(Link::ping_deadline),
+            self.next_try.map(|(_, at)| at),
+            self.media_by,
+            self.closing.map(|by| by.min(now + Duration::from_millis(20))),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(wake, Instant::min)
+        .max(now + Duration::from_millis(1))
+    }
+
+    /// One round: voice and packets into the publisher, events out of both. `false`: nothing is left.
+    fn poll(&mut self, now: Instant, wake: &mut Instant) -> Result<bool, String> {
+        let Some(link) = &mut self.room.link else {
+            return Ok(false);
+        };
+        let mut events = Vec::new();
+        loop {
+            match link.publisher.poll(now).map_err(|error| error.to_string())? {
+                Polled::Event(event) => events.push((true, event)),
+                Polled::Until(at) => {
+                    *wake = at.min(*wake);
+                    break;
+                }
+            }
+        }
+        loop {
+            match link.subscriber.poll(now).map_err(|error| error.to_string())? {
+                Polled::Event(event) => events.push((false, event)),
+                Polled::Until(at) => {
+                    *wake = at.min(*wake);
+                    break;
+                }
+            }
+        }
+        if !link.publisher.rtc.is_alive() || !link.subscriber.rtc.is_alive() {
+            return Err("the server closed the media connection".into());
+        }
+        let sent = match (link.publisher_up, link.offered) {
+            (true, Some(offered)) => {
+                // One at a time, for what it makes is to be taken before the next.
+                self.room.voice_out.send_next(now, &mut link.publisher.rtc, offered.voice) || link.send_packet()
+            }
+            _ => false,
+        };
+        let more = sent || !events.is_empty();
+        for (publisher, event) in events {
+            self.happened(now, publisher, event);
+        }
+        Ok(more)
+    }
+
+    fn happened(&mut self, now: Instant, publisher: bool, event: Event) {
+        let Some(link) = &mut self.room.link else {
+            return;
+        };
+        match event {
+            Event::Connected => link.media_is(publisher, true),
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                let was = if publisher { link.publisher_up } else { link.subscriber_up };
+                link.media_is(publisher, false);
+                if was {
+                    self.lost(None, "no media comes through any more");
+                }
+            }
+            Event::IceConnectionStateChange(state) if state.is_connected() => {
+                let connected = match publisher {
+                    true => link.publisher.rtc.is_connected(),
+                    false => link.subscriber.rtc.is_connected(),
+                };
+                if connected {
+                    link.media_is(publisher, true);
+                }
+            }
+            Event::ChannelOpen(id, label) => {
+                tracing::debug!(publisher, %label, "a data channel opened");
+                link.channel_is(publisher, id, true);
+            }
+            Event::ChannelClose(id) => link.channel_is(publisher, id, false),
+            Event::ChannelData(data) => {
+                let received = self.room.inbox.receive(&data.data);
+                // Only whom we hear is listened to.
+                if let Some(received) = received
+                    && Some(received.from.as_str()) == self.room.audience.identity()
+                {
+                    self.tell(RoomEvent::Message(received));
+                }
+            }
+            Event::RtpPacket(packet) if !publisher => {
+                let mid = link
+                    .subscriber
+                    .rtc
+                    .direct_api()
+                    .stream_rx(&packet.header.ssrc)
+                    .map(|stream| stream.mid());
+                let track = mid.and_then(|mid| link.track_of(mid));
+                if track.is_some() && track == self.room.audience.microphone() {
+                    self.room.voice_in.packet(now, packet);
+                }
+            }
+            Event::MediaEgressStats(stats) if publisher => {
+                if let Some(delay) = self.room.voice_out.reported(&stats) {
+                    self.tell(RoomEvent::OutputDelay(delay));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Link {
+    fn media_is(&mut self, publisher: bool, up: bool) {
+        tracing::debug!(publisher, up, "media");
+        *(if publisher { &mut self.publisher_up } else { &mut self.subscriber_up }) = up;
+    }
+
+    fn channel_is(&mut self, publisher: bool, id: ChannelId, open: bool) {
+        if publisher && self.offered.is_some_and(|offered| offered.reliable == id) {
+            self.channel_open = open;
+        }
+    }
+}
+
+async fn resume(config: &RoomConfig, token: &str, sid: &str) -> Result<Back, ConnectError> {
+    match signal(config, token, Some(sid)).await {
+        Ok((wire, Response::Reconnect(_))) => Ok(Back::Resumed(wire)),
+        Ok((_, Response::Leave(leave))) => Ok(Back::Forgotten(leaving(&leave))),
+        Ok(_) => Ok(Back::Forgotten("the server began a new session".into())),
+        // A server that was started again has no such participant.
+        Err(error @ (ConnectError::Refused { .. } | ConnectError::NoSuchRoom(_) | ConnectError::Expired)) => {
+            Ok(Back::Forgotten(error.to_string()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn rejoin(config: &RoomConfig, token: String) -> Result<Back, ConnectError> {
+    let crypto = Crypto::new()?;
+    match Link::join(config, &token, &crypto).await {
+        Ok(link) => Ok(Back::Rejoined(Box::new(link), token)),
+        Err(ConnectError::Expired) => {
+            let token = fresh_token(config)?;
+            let link = Link::join(config, &token, &crypto).await?;
+            Ok(Back::Rejoined(Box::new(link), token))
+        }
+        Err(error) => Err(error),
+    }
+}
