@@ -5,6 +5,7 @@
 //! says exactly what to install, and tells how long things take.
 
 mod deny;
+mod livekit;
 mod native;
 mod packages;
 mod runner;

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::packages::{self, Package};
 use crate::runner::{Runner, output, status, which};
 use crate::server::Server;
-use crate::{Outcome, all_of, native};
+use crate::{Outcome, all_of, livekit, native};
 
 const PYTHON: Package = Package {
     apt: "python3 python3-venv",
@@ -93,7 +93,13 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
         }));
         if let Some(server) = server {
             if let Some(requirements) = &python {
-                outcomes.push(pytest(runner, requirements, &server));
+                // Without it the other tests still run; that it is missing fails the whole.
+                let mut livekit = None;
+                outcomes.push(runner.timed("LiveKit server", |runner| {
+                    livekit = Some(livekit::server(runner)?);
+                    Ok(())
+                }));
+                outcomes.push(pytest(runner, requirements, &server, livekit.as_deref()));
             }
             if let Some(package) = &node {
                 outcomes.push(browser(runner, package, &server));
@@ -170,11 +176,19 @@ pub(crate) fn python(runner: &mut Runner, requirements: &Path, name: &str) -> Ou
     Ok(python)
 }
 
-fn pytest(runner: &mut Runner, requirements: &Path, server: &Server) -> Outcome {
+fn pytest(
+    runner: &mut Runner,
+    requirements: &Path,
+    server: &Server,
+    livekit: Option<&Path>,
+) -> Outcome {
     let python = python(runner, requirements, "tests-venv")?;
     let mut command = runner.command(&python);
     command.args(["-m", "pytest", "tests"]);
     server.tell(runner, &mut command);
+    if let Some(livekit) = livekit {
+        command.env("LIVEKIT_SERVER", livekit);
+    }
     runner.step("whole-system tests", &mut command)
 }
 

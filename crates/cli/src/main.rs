@@ -3,6 +3,7 @@
 mod bench;
 mod cpu;
 mod engines;
+mod livekit;
 mod logging;
 mod models;
 mod realtime;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::engines::{self, DetectorChoice, SILERO, SMART_TURN};
+use crate::livekit::{LiveKit, LiveKitOptions};
 use crate::models;
 
 /// Whether something is done.
@@ -94,6 +95,9 @@ pub struct ServeCommand {
         help_heading = "WebRTC"
     )]
     ice_server: Vec<IceServer>,
+
+    #[command(flatten)]
+    livekit: LiveKitOptions,
 
     /// What the assistant is told to be; `@FILE` reads it from a file
     #[arg(long, env = "DUOLOGUE_INSTRUCTIONS", value_name = "TEXT")]
@@ -416,6 +420,7 @@ impl ServeCommand {
         })?;
         let address = listener.local_addr()?;
         let webrtc = self.webrtc(address).await?;
+        let livekit = self.livekit.config()?;
         let store = VoicepackStore::open_default()?;
         self.have_models(&store).await?;
         let (engines, worker) = self.load(&store).await?;
@@ -426,13 +431,23 @@ impl ServeCommand {
         }
         let orchestrator = Orchestrator::new(engines, config, shutdown.clone())
             .await?
-            .with_webrtc(webrtc);
+            .with_webrtc(webrtc)
+            .with_livekit(livekit.clone());
         let orchestrator = Arc::new(orchestrator);
+        let (livekit, failure) = livekit
+            .map(|config| self.livekit.start(config, Arc::clone(&orchestrator)))
+            .unzip();
+        let failed = async {
+            match failure {
+                Some(failure) => failure.told().await,
+                None => std::future::pending().await,
+            }
+        };
         println!(
             "\nDuologue is ready. Open http://{} and talk.\n",
             browsable(address)
         );
-        tokio::spawn(stop_on_signal(shutdown.clone()));
+        tokio::spawn(stop_on_signal(shutdown.clone(), livekit));
         let router = duologue_orchestrator::router(orchestrator);
         let serving = axum::serve(listener, router)
             .with_graceful_shutdown(shutdown.clone().cancelled_owned());
@@ -443,6 +458,7 @@ impl ServeCommand {
         tokio::select! {
             served = serving => served.context("the server failed")?,
             () = deadline => tracing::warn!("some connections did not close in time"),
+            failed = failed => return failed.context("--livekit"),
         }
         if let Some(worker) = worker {
             worker.drain().await;
@@ -679,7 +695,7 @@ fn browsable(address: SocketAddr) -> String {
     }
 }
 
-async fn stop_on_signal(shutdown: CancellationToken) {
+async fn stop_on_signal(shutdown: CancellationToken, livekit: Option<LiveKit>) {
     #[cfg(unix)]
     let terminated = async {
         match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
@@ -693,7 +709,16 @@ async fn stop_on_signal(shutdown: CancellationToken) {
     let terminated = std::future::pending::<()>();
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
+        () = terminated => {
+            // Whoever sends SIGTERM has time, and another server for new conversations.
+            if let Some(livekit) = livekit {
+                tracing::info!("stopping: no more LiveKit rooms are taken; Ctrl-C stops at once");
+                tokio::select! {
+                    () = livekit.drain() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+            }
+        }
     }
     tracing::info!("stopping: sessions are ended; once more stops at once");
     shutdown.cancel();

@@ -65,7 +65,9 @@ impl Audience {
         self.microphone = None;
         let mut changes = Vec::new();
         let gone = self.chosen.as_ref().is_some_and(|chosen| {
-            !others.iter().any(|other| other.identity == *chosen && is_there(other))
+            !others
+                .iter()
+                .any(|other| other.identity == *chosen && is_there(other))
         });
         if gone && std::mem::take(&mut self.present) {
             changes.push(Change::Left);
@@ -136,14 +138,20 @@ fn is_there(info: &ParticipantInfo) -> bool {
 }
 
 fn is_person(info: &ParticipantInfo) -> bool {
-    let hidden = info.permission.as_ref().is_some_and(|permission| permission.hidden);
+    let hidden = info
+        .permission
+        .as_ref()
+        .is_some_and(|permission| permission.hidden);
     matches!(info.kind(), Kind::Standard | Kind::Sip | Kind::Connector) && !hidden
 }
 
 fn is_microphone(track: &TrackInfo) -> bool {
     // Clients that are no browsers may name no source.
     track.r#type() == TrackType::Audio
-        && matches!(track.source(), TrackSource::Microphone | TrackSource::Unknown)
+        && matches!(
+            track.source(),
+            TrackSource::Microphone | TrackSource::Unknown
+        )
 }
 
 #[cfg(test)]
@@ -169,7 +177,10 @@ mod tests {
 
     fn speaking(identity: &str) -> ParticipantInfo {
         let sid = format!("TR_{identity}");
-        person(identity, &[(&sid, TrackType::Audio, TrackSource::Microphone)])
+        person(
+            identity,
+            &[(&sid, TrackType::Audio, TrackSource::Microphone)],
+        )
     }
 
     fn gone(identity: &str) -> ParticipantInfo {
@@ -202,11 +213,18 @@ mod tests {
         };
         assert_eq!(audience.joined("us", &[agent, recorder]), []);
         assert_eq!(audience.update(&[speaking("us")]), [], "not ourselves");
-        assert_eq!(audience.update(&[speaking("ada")]), [joined("ada"), subscribe("TR_ada")]);
+        assert_eq!(
+            audience.update(&[speaking("ada")]),
+            [joined("ada"), subscribe("TR_ada")]
+        );
         assert_eq!(audience.update(&[speaking("bob")]), []);
         assert_eq!(audience.update(&[gone("bob")]), []);
         assert_eq!(audience.update(&[gone("ada")]), [Change::Left]);
-        assert_eq!(audience.update(&[speaking("bob")]), [], "the conversation is ada's");
+        assert_eq!(
+            audience.update(&[speaking("bob")]),
+            [],
+            "the conversation is ada's"
+        );
     }
 
     #[test]
@@ -223,7 +241,10 @@ mod tests {
         let mut audience = Audience::new(None);
         let screen = ("TR_s", TrackType::Audio, TrackSource::ScreenShareAudio);
         let camera = ("TR_c", TrackType::Video, TrackSource::Camera);
-        assert_eq!(audience.joined("us", &[person("ada", &[screen, camera])]), [joined("ada")]);
+        assert_eq!(
+            audience.joined("us", &[person("ada", &[screen, camera])]),
+            [joined("ada")]
+        );
         let first = ("TR_1", TrackType::Audio, TrackSource::Microphone);
         let mut info = person("ada", &[screen, first]);
         assert_eq!(audience.update(&[info.clone()]), [subscribe("TR_1")]);
@@ -231,9 +252,15 @@ mod tests {
         assert_eq!(audience.update(&[info.clone()]), [Change::Muted(true)]);
         assert_eq!(audience.update(&[info.clone()]), []);
         info.tracks[1].sid = "TR_2".into();
-        assert_eq!(audience.update(&[info.clone()]), [Change::Unsubscribe("TR_1".into()), subscribe("TR_2")]);
+        assert_eq!(
+            audience.update(&[info.clone()]),
+            [Change::Unsubscribe("TR_1".into()), subscribe("TR_2")]
+        );
         info.tracks.clear();
-        assert_eq!(audience.update(&[info]), [Change::Unsubscribe("TR_2".into())]);
+        assert_eq!(
+            audience.update(&[info]),
+            [Change::Unsubscribe("TR_2".into())]
+        );
     }
 
     #[test]
@@ -241,11 +268,20 @@ mod tests {
         let mut audience = Audience::new(None);
         audience.joined("us", &[speaking("ada")]);
         audience.update(&[gone("ada")]);
-        assert_eq!(audience.update(&[speaking("ada")]), [joined("ada"), subscribe("TR_ada")]);
+        assert_eq!(
+            audience.update(&[speaking("ada")]),
+            [joined("ada"), subscribe("TR_ada")]
+        );
         // We come back ourselves: the subscription is a new one, the person is the same.
-        assert_eq!(audience.joined("us", &[speaking("bob"), speaking("ada")]), [subscribe("TR_ada")]);
+        assert_eq!(
+            audience.joined("us", &[speaking("bob"), speaking("ada")]),
+            [subscribe("TR_ada")]
+        );
         // We come back and it is not there, then it is.
         assert_eq!(audience.joined("us", &[speaking("bob")]), [Change::Left]);
-        assert_eq!(audience.update(&[speaking("ada")]), [joined("ada"), subscribe("TR_ada")]);
+        assert_eq!(
+            audience.update(&[speaking("ada")]),
+            [joined("ada"), subscribe("TR_ada")]
+        );
     }
 }

@@ -45,7 +45,9 @@ impl Crypto {
         let certificate = provider
             .dtls_provider
             .generate_certificate()
-            .ok_or_else(|| ConnectError::Media("the crypto library made no certificate for DTLS".into()))?;
+            .ok_or_else(|| {
+                ConnectError::Media("the crypto library made no certificate for DTLS".into())
+            })?;
         Ok(Self {
             provider,
             certificate,
@@ -62,6 +64,8 @@ pub(crate) struct Datagram {
 }
 
 /// What a connection has, or when to ask again.
+// One at a time, on the stack.
+#[expect(clippy::large_enum_variant)]
 pub(crate) enum Polled {
     Event(Event),
     Until(Instant),
@@ -218,12 +222,17 @@ impl Connection {
                     turned += 1;
                     self.rtc.handle_input(Input::Timeout(now))?;
                 }
-                Output::Timeout(at) => return Ok(Polled::Until(at.max(now + Duration::from_millis(1)))),
+                Output::Timeout(at) => {
+                    return Ok(Polled::Until(at.max(now + Duration::from_millis(1))));
+                }
                 Output::Transmit(transmit) => {
-                    let from = self.sockets.iter().find(|(local, _)| *local == transmit.source);
-                    if let Some(Err(error)) =
-                        from.map(|(_, socket)| socket.try_send_to(&transmit.contents, transmit.destination))
-                    {
+                    let from = self
+                        .sockets
+                        .iter()
+                        .find(|(local, _)| *local == transmit.source);
+                    if let Some(Err(error)) = from.map(|(_, socket)| {
+                        socket.try_send_to(&transmit.contents, transmit.destination)
+                    }) {
                         tracing::trace!(%error, to = %transmit.destination, "a datagram was not sent");
                     }
                 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use livekit_protocol::{RoomAgentDispatch, RoomConfiguration};
 use livekit_token::{AccessToken, AccessTokenError, VideoGrants};
 
 /// How long a user's token may be used to join; who is in a room stays.
@@ -21,7 +22,9 @@ pub struct Credentials {
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// One of the two is missing.
-    #[error("the LiveKit API {0} is empty; LIVEKIT_API_KEY and LIVEKIT_API_SECRET must be those of the LiveKit server")]
+    #[error(
+        "the LiveKit API {0} is empty; LIVEKIT_API_KEY and LIVEKIT_API_SECRET must be those of the LiveKit server"
+    )]
     Empty(&'static str),
     /// The token library refused.
     #[error("no LiveKit token could be made: {0}")]
@@ -47,10 +50,17 @@ impl Credentials {
     }
 
     /// A token for a user of this server's page: joins one room, speaks, listens, sends data. Good for 15 minutes.
+    /// The room asks for an agent by name, unless that is empty: then it gets one that takes every room.
     ///
     /// # Errors
     /// [`CredentialsError::Token`].
-    pub fn user_token(&self, room: &str, identity: &str, name: &str) -> Result<String, CredentialsError> {
+    pub fn user_token(
+        &self,
+        room: &str,
+        identity: &str,
+        name: &str,
+        agent: &str,
+    ) -> Result<String, CredentialsError> {
         let grants = VideoGrants {
             room_join: true,
             room: room.into(),
@@ -60,11 +70,20 @@ impl Credentials {
             can_publish_data: Some(true),
             ..VideoGrants::default()
         };
-        let token = AccessToken::with_api_key(&self.key, &self.secret)
+        let mut token = AccessToken::with_api_key(&self.key, &self.secret)
             .with_identity(identity)
             .with_name(name)
             .with_grants(grants)
             .with_ttl(USER_TOKEN);
+        if !agent.is_empty() {
+            token = token.with_room_config(RoomConfiguration {
+                agents: vec![RoomAgentDispatch {
+                    agent_name: agent.to_owned(),
+                    ..RoomAgentDispatch::default()
+                }],
+                ..RoomConfiguration::default()
+            });
+        }
         Ok(token.to_jwt()?)
     }
 
@@ -107,7 +126,9 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 
@@ -120,7 +141,7 @@ mod tests {
     #[test]
     fn a_user_may_speak_in_one_room_and_not_pass_for_an_agent() {
         let credentials = Credentials::new("key", "secret-of-more-than-32-characters").unwrap();
-        let token = credentials.user_token("hall", "ada", "Ada").unwrap();
+        let token = credentials.user_token("hall", "ada", "Ada", "").unwrap();
         let claims = Claims::from_unverified(&token).unwrap();
         assert_eq!((claims.iss.as_str(), claims.sub.as_str()), ("key", "ada"));
         assert_eq!(claims.video.room, "hall");
@@ -128,6 +149,17 @@ mod tests {
         assert_eq!(claims.kind, "");
         assert!(!claims.video.can_update_own_metadata());
         assert_eq!(claims.exp - claims.nbf, 900);
+    }
+
+    #[test]
+    fn a_users_room_asks_for_the_agent_that_was_named() {
+        let credentials = Credentials::new("key", "secret-of-more-than-32-characters").unwrap();
+        let token = credentials.user_token("hall", "ada", "Ada", "duo").unwrap();
+        let config = Claims::from_unverified(&token)
+            .unwrap()
+            .room_config
+            .unwrap();
+        assert_eq!(config.agents[0].agent_name, "duo");
     }
 
     #[test]

@@ -55,7 +55,8 @@ impl<S> Dispatch<S> {
             available,
             participant_identity: format!("agent-{job}"),
             participant_name: "Duologue".into(),
-            participant_attributes: [("lk.agent.state".to_owned(), "initializing".to_owned())].into(),
+            participant_attributes: [("lk.agent.state".to_owned(), "initializing".to_owned())]
+                .into(),
             ..AvailabilityResponse::default()
         }
     }
@@ -85,7 +86,11 @@ impl<S> Dispatch<S> {
     /// What the server is told of us. `load`: share of our slots that is taken.
     pub fn status(&self, load: f32) -> UpdateWorkerStatus {
         let full = self.draining || load >= 1.0;
-        let status = if full { WorkerStatus::WsFull } else { WorkerStatus::WsAvailable };
+        let status = if full {
+            WorkerStatus::WsFull
+        } else {
+            WorkerStatus::WsAvailable
+        };
         UpdateWorkerStatus {
             status: Some(status.into()),
             load: load.clamp(0.0, 1.0),
@@ -137,7 +142,10 @@ mod tests {
         assert_eq!(dispatch.status(0.25).status(), WorkerStatus::WsAvailable);
         dispatch.drain();
         let status = dispatch.status(0.25);
-        assert_eq!((status.status(), status.draining, status.job_count), (WorkerStatus::WsFull, true, 1));
+        assert_eq!(
+            (status.status(), status.draining, status.job_count),
+            (WorkerStatus::WsFull, true, 1)
+        );
         assert!(!dispatch.offered(NOW, "two", Some(())).available);
         assert!(!dispatch.is_idle());
     }

@@ -12,7 +12,9 @@ pub enum ConnectError {
     #[error("{0:?} is no LiveKit server's address; write it as wss://host or ws://host:7880")]
     Address(String),
     /// Nobody answers there.
-    #[error("cannot reach the LiveKit server at {address}: {reason}; is it running, and is the address right?")]
+    #[error(
+        "cannot reach the LiveKit server at {address}: {reason}; is it running, and is the address right?"
+    )]
     Unreachable {
         /// Without its query.
         address: String,
@@ -20,10 +22,14 @@ pub enum ConnectError {
         reason: String,
     },
     /// The server does not know the API key.
-    #[error("the LiveKit server does not know the API key {0:?}; set LIVEKIT_API_KEY to one of its keys")]
+    #[error(
+        "the LiveKit server does not know the API key {0:?}; set LIVEKIT_API_KEY to one of its keys"
+    )]
     UnknownKey(String),
     /// The key is known, the secret is another.
-    #[error("the LiveKit server does not take our signature: LIVEKIT_API_SECRET is not the secret of LIVEKIT_API_KEY")]
+    #[error(
+        "the LiveKit server does not take our signature: LIVEKIT_API_SECRET is not the secret of LIVEKIT_API_KEY"
+    )]
     WrongSecret,
     /// The clocks differ, so that a token is not valid yet, or no longer.
     #[error("the LiveKit server's clock is {} s {} ours, so it refuses our token; set both clocks by NTP", skew_s.unsigned_abs(), if *skew_s < 0 { "behind" } else { "ahead of" })]
@@ -41,7 +47,9 @@ pub enum ConnectError {
     #[error("the LiveKit room {0:?} is full; raise its max_participants")]
     RoomFull(String),
     /// The room does not exist and the server does not make it by itself.
-    #[error("the LiveKit server has no room {0:?} and does not make rooms by themselves (room.auto_create)")]
+    #[error(
+        "the LiveKit server has no room {0:?} and does not make rooms by themselves (room.auto_create)"
+    )]
     NoSuchRoom(String),
     /// The server has no such service: it is too old, or something else listens there.
     #[error("what answers at {0} is no LiveKit server, or too old a one")]
@@ -67,7 +75,13 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// What an HTTP answer in place of a WebSocket means. `skew`: server's clock less ours, where it told.
-    pub(crate) fn from_answer(address: &str, room: Option<&str>, status: u16, body: &str, skew: Option<i64>) -> Self {
+    pub(crate) fn from_answer(
+        address: &str,
+        room: Option<&str>,
+        status: u16,
+        body: &str,
+        skew: Option<i64>,
+    ) -> Self {
         let room = room.unwrap_or_default();
         let says = |words: &[&str]| words.iter().any(|word| body.contains(word));
         if status == 401 || status == 403 {
@@ -75,14 +89,17 @@ impl ConnectError {
                 return Self::UnknownKey(key.trim().to_owned());
             }
             let dated = says(&["not valid yet", "expired", "nbf", "exp)"]);
-            if dated && let Some(skew_s) = skew.filter(|skew| skew.unsigned_abs() >= SKEW.as_secs()) {
+            if dated && let Some(skew_s) = skew.filter(|skew| skew.unsigned_abs() >= SKEW.as_secs())
+            {
                 return Self::ClockSkew { skew_s };
             }
             if says(&["expired", "exp)"]) {
                 return Self::Expired;
             }
             if dated {
-                return Self::ClockSkew { skew_s: skew.unwrap_or(0) };
+                return Self::ClockSkew {
+                    skew_s: skew.unwrap_or(0),
+                };
             }
             // The server repeats the token; nobody else should.
             if says(&["invalid token", "invalid authorization token"]) {
@@ -94,7 +111,10 @@ impl ConnectError {
             404 if says(&["room"]) => Self::NoSuchRoom(room.to_owned()),
             404 | 405 | 426 => Self::NotLiveKit(address.to_owned()),
             _ if says(&["max participants", "exceeded its max"]) => Self::RoomFull(room.to_owned()),
-            _ => Self::Refused { status, message: without_token(body) },
+            _ => Self::Refused {
+                status,
+                message: without_token(body),
+            },
         }
     }
 
@@ -128,15 +148,27 @@ mod tests {
 
     #[test]
     fn what_the_server_says_of_keys_and_clocks_is_told_apart() {
-        assert_eq!(answer(401, "invalid API key: nobody", None), ConnectError::UnknownKey("nobody".into()));
+        assert_eq!(
+            answer(401, "invalid API key: nobody", None),
+            ConnectError::UnknownKey("nobody".into())
+        );
         let signature = "invalid token: eyJhbGciOi.eyJ2.x, error: go-jose/go-jose: error in cryptographic primitive";
         assert_eq!(answer(401, signature, Some(0)), ConnectError::WrongSecret);
         let early = "invalid token: eyJh.b.c, error: go-jose/go-jose/jwt: validation failed, token not valid yet (nbf)";
-        assert_eq!(answer(401, early, Some(-600)), ConnectError::ClockSkew { skew_s: -600 });
+        assert_eq!(
+            answer(401, early, Some(-600)),
+            ConnectError::ClockSkew { skew_s: -600 }
+        );
         let late = "invalid token: eyJh.b.c, error: go-jose/go-jose/jwt: validation failed, token is expired (exp)";
-        assert_eq!(answer(401, late, Some(90_000)), ConnectError::ClockSkew { skew_s: 90_000 });
+        assert_eq!(
+            answer(401, late, Some(90_000)),
+            ConnectError::ClockSkew { skew_s: 90_000 }
+        );
         assert_eq!(answer(401, late, Some(1)), ConnectError::Expired);
-        assert_eq!(answer(401, "permissions denied", None), ConnectError::Forbidden("permissions denied".into()));
+        assert_eq!(
+            answer(401, "permissions denied", None),
+            ConnectError::Forbidden("permissions denied".into())
+        );
     }
 
     #[test]
@@ -144,8 +176,14 @@ mod tests {
         let full = answer(500, "room has exceeded its max participants", None);
         assert_eq!(full, ConnectError::RoomFull("hall".into()));
         assert!(full.to_string().contains("hall"));
-        assert_eq!(answer(404, "404 page not found", None), ConnectError::NotLiveKit("ws://here".into()));
-        assert_eq!(answer(404, "requested room does not exist", None), ConnectError::NoSuchRoom("hall".into()));
+        assert_eq!(
+            answer(404, "404 page not found", None),
+            ConnectError::NotLiveKit("ws://here".into())
+        );
+        assert_eq!(
+            answer(404, "requested room does not exist", None),
+            ConnectError::NoSuchRoom("hall".into())
+        );
     }
 
     #[test]

@@ -47,7 +47,9 @@ impl Inbox {
         let packet = DataPacket::decode(bytes).ok()?;
         let from = packet.participant_identity;
         if packet.sequence > 0 && !packet.participant_sid.is_empty() {
-            if self.numbers.len() >= MAX_SENDERS && !self.numbers.contains_key(&packet.participant_sid) {
+            if self.numbers.len() >= MAX_SENDERS
+                && !self.numbers.contains_key(&packet.participant_sid)
+            {
                 self.numbers.clear();
             }
             let last = self.numbers.entry(packet.participant_sid).or_default();
@@ -67,7 +69,11 @@ impl Inbox {
                 let key = (from, chunk.stream_id);
                 let stream = self.streams.get_mut(&key)?;
                 if stream.bytes.len() + chunk.content.len() > MAX_TEXT {
-                    tracing::warn!(from = key.0, topic = stream.topic, "a text stream is too long and is dropped");
+                    tracing::warn!(
+                        from = key.0,
+                        topic = stream.topic,
+                        "a text stream is too long and is dropped"
+                    );
                     self.streams.remove(&key);
                 } else {
                     stream.bytes.extend(chunk.content);
@@ -94,7 +100,11 @@ impl Inbox {
         }
         if let Some(content) = header.inline_content {
             let text = String::from_utf8(content).ok()?;
-            return Some(Received { from, topic: header.topic, text });
+            return Some(Received {
+                from,
+                topic: header.topic,
+                text,
+            });
         }
         if self.streams.len() >= MAX_STREAMS {
             tracing::warn!(from, "too many text streams are open; one is dropped");
@@ -112,7 +122,13 @@ impl Inbox {
 
 /// A message to somebody (all where nobody is named): one packet, or a text stream of the same topic where it is
 /// too long for one.
-pub(crate) fn message(topic: &str, text: &str, to: Option<&str>, unix_ms: i64, id: u64) -> Vec<DataPacket> {
+pub(crate) fn message(
+    topic: &str,
+    text: &str,
+    to: Option<&str>,
+    unix_ms: i64,
+    id: u64,
+) -> Vec<DataPacket> {
     if text.len() <= CHUNK {
         let user = UserPacket {
             payload: text.as_bytes().to_vec(),
@@ -129,7 +145,10 @@ pub(crate) fn message(topic: &str, text: &str, to: Option<&str>, unix_ms: i64, i
     let mut values = vec![stream.header(unix_ms, Some(text.len() as u64))];
     values.extend(chunks(&stream.id, 0, text));
     values.push(trailer(&stream.id, &[]));
-    values.into_iter().map(|value| packet(value, to, None)).collect()
+    values
+        .into_iter()
+        .map(|value| packet(value, to, None))
+        .collect()
 }
 
 /// A packet; `of`: who said it, where that is not us.
@@ -167,7 +186,14 @@ mod tests {
             let text = "x".repeat(length);
             let received = arrive(&mut inbox, message("topic", &text, None, 0, 1));
             assert_eq!(received.len(), 1, "{length}");
-            assert_eq!(received[0], Received { from: "ada".into(), topic: "topic".into(), text });
+            assert_eq!(
+                received[0],
+                Received {
+                    from: "ada".into(),
+                    topic: "topic".into(),
+                    text
+                }
+            );
         }
         assert!(inbox.streams.is_empty());
     }
@@ -181,14 +207,21 @@ mod tests {
         assert_eq!(arrive(&mut inbox, sent.clone()).len(), 1);
         assert_eq!(arrive(&mut inbox, sent.clone()).len(), 0);
         sent[0].participant_sid = "PA_2".into();
-        assert_eq!(arrive(&mut inbox, sent).len(), 1, "another sender's numbers are its own");
+        assert_eq!(
+            arrive(&mut inbox, sent).len(),
+            1,
+            "another sender's numbers are its own"
+        );
     }
 
     #[test]
     fn a_flood_of_streams_and_a_stream_without_end_cost_no_more_than_their_bounds() {
         let mut inbox = Inbox::default();
         for n in 0..100 {
-            let stream = TextStream { id: n.to_string(), ..TextStream::default() };
+            let stream = TextStream {
+                id: n.to_string(),
+                ..TextStream::default()
+            };
             arrive(&mut inbox, vec![packet(stream.header(0, None), None, None)]);
         }
         assert_eq!(inbox.streams.len(), MAX_STREAMS);

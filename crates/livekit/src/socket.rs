@@ -40,7 +40,11 @@ pub(crate) fn address(server: &str, path: &str) -> Result<String, ConnectError> 
         "wss" | "https" => "wss",
         _ => return Err(bad()),
     };
-    let rest = rest.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+    let rest = rest
+        .split(['?', '#'])
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('/');
     let host = rest.split('/').next().unwrap_or_default();
     if host.is_empty() || host.contains([' ', '@']) {
         return Err(bad());
@@ -58,9 +62,9 @@ impl Socket {
         let mut request = url
             .into_client_request()
             .map_err(|_| ConnectError::Address(shown.clone()))?;
-        let bearer = format!("Bearer {token}")
-            .parse()
-            .map_err(|_| ConnectError::Token("the LiveKit token has characters that no token has".into()))?;
+        let bearer = format!("Bearer {token}").parse().map_err(|_| {
+            ConnectError::Token("the LiveKit token has characters that no token has".into())
+        })?;
         request.headers_mut().insert("authorization", bearer);
         let unreachable = |reason: String| ConnectError::Unreachable {
             address: shown.clone(),
@@ -69,12 +73,25 @@ impl Socket {
         match tokio::time::timeout(CONNECT, tokio_tungstenite::connect_async(request)).await {
             Ok(Ok((stream, _))) => Ok(Self { stream }),
             Ok(Err(WsError::Http(answer))) => {
-                let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+                let body = answer
+                    .body()
+                    .as_deref()
+                    .map(String::from_utf8_lossy)
+                    .unwrap_or_default();
                 let skew = skew(answer.headers());
-                Err(ConnectError::from_answer(&shown, room, answer.status().as_u16(), &body, skew))
+                Err(ConnectError::from_answer(
+                    &shown,
+                    room,
+                    answer.status().as_u16(),
+                    &body,
+                    skew,
+                ))
             }
             Ok(Err(error)) => Err(unreachable(error.to_string())),
-            Err(_) => Err(unreachable(format!("no answer within {} s", CONNECT.as_secs()))),
+            Err(_) => Err(unreachable(format!(
+                "no answer within {} s",
+                CONNECT.as_secs()
+            ))),
         }
     }
 
@@ -101,11 +118,19 @@ impl Socket {
                 Some(Ok(Message::Binary(bytes))) => match M::decode(bytes) {
                     Ok(message) => return Ok(message),
                     // A newer server may send what we do not know.
-                    Err(error) => tracing::debug!(%error, "a message of the LiveKit server cannot be read"),
+                    Err(error) => {
+                        tracing::debug!(%error, "a message of the LiveKit server cannot be read")
+                    }
                 },
                 Some(Ok(Message::Close(frame))) => {
-                    let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
-                    return Err(Broken(format!("the server closed the connection {reason}").trim_end().into()));
+                    let reason = frame
+                        .map(|frame| frame.reason.to_string())
+                        .unwrap_or_default();
+                    return Err(Broken(
+                        format!("the server closed the connection {reason}")
+                            .trim_end()
+                            .into(),
+                    ));
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(Broken(error.to_string())),
@@ -147,7 +172,10 @@ impl Socket {
                 }
             }
         });
-        Wire { to_server, from_server }
+        Wire {
+            to_server,
+            from_server,
+        }
     }
 }
 
@@ -184,10 +212,17 @@ fn unix_time(date: &str) -> Option<i64> {
     let day: i64 = words.next()?.parse().ok()?;
     let month = MONTHS.find(words.next()?)? as i64 / 3 + 1;
     let year: i64 = words.next()?.parse().ok()?;
-    let mut time = words.next()?.split(':').map(|part| part.parse::<i64>().ok());
+    let mut time = words
+        .next()?
+        .split(':')
+        .map(|part| part.parse::<i64>().ok());
     let (hours, minutes, seconds) = (time.next()??, time.next()??, time.next()??);
     // Days from civil: years begin in March, so that the day of 29 February is the last.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
     let era = year.div_euclid(400);
     let of_era = year.rem_euclid(400);
     let day_of_year = (153 * month + 2) / 5 + day - 1;
@@ -216,8 +251,14 @@ mod tests {
 
     #[test]
     fn a_date_header_gives_the_servers_clock() {
-        assert_eq!(unix_time("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(unix_time("Thu, 29 Feb 2024 00:00:00 GMT"), Some(1_709_164_800));
+        assert_eq!(
+            unix_time("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(784_111_777)
+        );
+        assert_eq!(
+            unix_time("Thu, 29 Feb 2024 00:00:00 GMT"),
+            Some(1_709_164_800)
+        );
         assert_eq!(unix_time("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
         assert_eq!(unix_time("tomorrow"), None);
     }

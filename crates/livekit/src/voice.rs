@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use duologue_audio::Frame;
 use duologue_audio::opus::{OpusError, OpusOptions};
-use duologue_rtc::{JitterBuffer, JitterConfig, JitterStatistics, MediaPacket, OutputDelay, VoiceTrack};
+use duologue_rtc::{
+    JitterBuffer, JitterConfig, JitterStatistics, MediaPacket, OutputDelay, VoiceTrack,
+};
 use str0m::Rtc;
 use str0m::media::Mid;
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
@@ -64,7 +66,10 @@ impl VoiceIn {
         while let Some(at) = self.next_pull.filter(|at| *at <= now) {
             let late = now.saturating_duration_since(at);
             self.next_pull = Some(if late > STOOD_STILL { now } else { at } + FRAME);
-            frames.extend(self.jitter.pull(now.saturating_duration_since(self.started)));
+            frames.extend(
+                self.jitter
+                    .pull(now.saturating_duration_since(self.started)),
+            );
         }
         frames
     }
@@ -174,7 +179,8 @@ impl VoiceOut {
             tracing::warn!(%error, "error correction was not set");
         }
         if let Some(remote) = &stats.remote {
-            let jitter = Duration::from_secs_f64(f64::from(remote.jitter) / duologue_rtc::RTP_CLOCK as f64);
+            let jitter =
+                Duration::from_secs_f64(f64::from(remote.jitter) / duologue_rtc::RTP_CLOCK as f64);
             self.delay.report(stats.rtt, jitter);
         }
         let delay = self.delay.estimate();

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use livekit_protocol::server_message::Message as FromServer;
 use livekit_protocol::worker_message::Message as ToServer;
 use livekit_protocol::{
-    JobStatus, JobType, ParticipantPermission, RegisterWorkerRequest, ServerMessage, UpdateJobStatus, WorkerMessage,
-    WorkerPing,
+    JobStatus, JobType, ParticipantPermission, RegisterWorkerRequest, ServerMessage,
+    UpdateJobStatus, WorkerMessage, WorkerPing,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +84,12 @@ pub trait JobRunner: Send + Sync + 'static {
     fn load(&self) -> f32;
 
     /// Runs a job to its end; it ends early when `stop` is cancelled.
-    fn run(&self, slot: Self::Slot, job: Job, stop: CancellationToken) -> impl Future<Output = JobEnd> + Send;
+    fn run(
+        &self,
+        slot: Self::Slot,
+        job: Job,
+        stop: CancellationToken,
+    ) -> impl Future<Output = JobEnd> + Send;
 }
 
 /// A worker, to be [`run`](Self::run).
@@ -123,7 +128,12 @@ impl<R: JobRunner> AgentWorker<R> {
         loop {
             let reason = match self.register().await {
                 Ok((wire, worker)) => {
-                    tracing::info!(worker, server = self.config.server, agent = self.config.agent_name, "rooms of LiveKit are taken");
+                    tracing::info!(
+                        worker,
+                        server = self.config.server,
+                        agent = self.config.agent_name,
+                        "rooms of LiveKit are taken"
+                    );
                     pause = PAUSES.0;
                     match self.serve(wire, &drain).await {
                         Some(broken) => broken.to_string(),
@@ -134,7 +144,11 @@ impl<R: JobRunner> AgentWorker<R> {
                 Err(error) => return Err(error),
             };
             self.dispatch.disconnected();
-            tracing::warn!(reason, again_in_ms = pause.as_millis(), "no rooms of LiveKit are dispatched to us");
+            tracing::warn!(
+                reason,
+                again_in_ms = pause.as_millis(),
+                "no rooms of LiveKit are dispatched to us"
+            );
             let again = tokio::time::sleep(pause);
             tokio::pin!(again);
             loop {
@@ -187,7 +201,11 @@ impl<R: JobRunner> AgentWorker<R> {
                     }
                 }
                 Ok(Err(Broken(reason))) => return Err(ConnectError::Closed(reason)),
-                Err(_) => return Err(ConnectError::Closed("it did not answer the registration".into())),
+                Err(_) => {
+                    return Err(ConnectError::Closed(
+                        "it did not answer the registration".into(),
+                    ));
+                }
             }
         }
     }
@@ -200,16 +218,23 @@ impl<R: JobRunner> AgentWorker<R> {
         let (mut pinged, mut heard) = (Instant::now(), Instant::now());
         loop {
             if drain.is_cancelled() && !self.dispatch.is_draining() {
-                tracing::info!(jobs = self.dispatch.jobs(), "no more rooms of LiveKit are taken; those that run are finished");
+                tracing::info!(
+                    jobs = self.dispatch.jobs(),
+                    "no more rooms of LiveKit are taken; those that run are finished"
+                );
                 self.dispatch.drain();
             }
             let now = Instant::now();
             let load = self.runner.load();
             let state = (load, self.dispatch.is_draining());
-            let stale = told.is_none_or(|(at, load, draining)| now >= at + STATUS_EVERY || (load, draining) != state);
+            let stale = told.is_none_or(|(at, load, draining)| {
+                now >= at + STATUS_EVERY || (load, draining) != state
+            });
             if stale {
                 told = Some((now, state.0, state.1));
-                wire.send(worker_message(ToServer::UpdateWorker(self.dispatch.status(load))));
+                wire.send(worker_message(ToServer::UpdateWorker(
+                    self.dispatch.status(load),
+                )));
             }
             if self.dispatch.is_draining() && self.dispatch.is_idle() {
                 return None;
@@ -252,7 +277,11 @@ impl<R: JobRunner> AgentWorker<R> {
                 };
                 let slot = self.runner.reserve();
                 let answer = self.dispatch.offered(self.started.elapsed(), &job.id, slot);
-                tracing::debug!(job = job.id, available = answer.available, "a job is offered");
+                tracing::debug!(
+                    job = job.id,
+                    available = answer.available,
+                    "a job is offered"
+                );
                 wire.send(worker_message(ToServer::Availability(answer)));
             }
             FromServer::Assignment(assignment) => {
@@ -260,7 +289,10 @@ impl<R: JobRunner> AgentWorker<R> {
                     return;
                 };
                 let Some(slot) = self.dispatch.assigned(&job.id) else {
-                    tracing::warn!(job = job.id, "a job was assigned that was not accepted, or not any more");
+                    tracing::warn!(
+                        job = job.id,
+                        "a job was assigned that was not accepted, or not any more"
+                    );
                     wire.send(update(&job.id, JobStatus::JsFailed, "it was not accepted"));
                     return;
                 };
@@ -276,7 +308,11 @@ impl<R: JobRunner> AgentWorker<R> {
                     metadata: job.metadata,
                     id: job.id,
                 };
-                tracing::info!(job = accepted.id, room = accepted.room, "a room is dispatched to us");
+                tracing::info!(
+                    job = accepted.id,
+                    room = accepted.room,
+                    "a room is dispatched to us"
+                );
                 wire.send(update(&accepted.id, JobStatus::JsRunning, ""));
                 let stop = CancellationToken::new();
                 self.stops.insert(accepted.id.clone(), stop.clone());
@@ -295,7 +331,10 @@ impl<R: JobRunner> AgentWorker<R> {
         }
     }
 
-    fn ended(&mut self, ended: Result<(String, JobEnd), tokio::task::JoinError>) -> Option<UpdateJobStatus> {
+    fn ended(
+        &mut self,
+        ended: Result<(String, JobEnd), tokio::task::JoinError>,
+    ) -> Option<UpdateJobStatus> {
         let (id, end) = match ended {
             Ok(ended) => ended,
             Err(error) => {

@@ -6,6 +6,7 @@
 mod driver;
 mod http;
 pub mod inference;
+mod livekit;
 pub mod mouth;
 mod orchestrator;
 pub mod realtime;
@@ -17,5 +18,6 @@ mod websocket;
 
 pub use driver::{Detector, HearingConfig};
 pub use http::router;
+pub use livekit::{LiveKitConfig, serve_livekit};
 pub use orchestrator::{Engines, Orchestrator, OrchestratorConfig};
 pub use webrtc::{IceServer, IceServerError, WebRtc};

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::driver::{Detector, HearingConfig, LEAD};
 use crate::http::ApiError;
 use crate::inference::InferencePool;
+use crate::livekit::LiveKitConfig;
 use crate::realtime::{HEARING_RATE, SessionSettings, VoiceNames};
 use crate::recording::{RecordingConfig, SessionFile};
 use crate::voice::{VoiceChoice, VoiceClient, VoiceError, VoiceSession};
@@ -92,6 +93,7 @@ pub struct Orchestrator {
     shutdown: CancellationToken,
     voices: VoiceNames,
     webrtc: Option<WebRtc>,
+    livekit: Option<LiveKitConfig>,
 }
 
 /// A session that may begin: its slot and its open voice.
@@ -142,6 +144,7 @@ impl Orchestrator {
             shutdown,
             voices,
             webrtc: None,
+            livekit: None,
         })
     }
 
@@ -149,6 +152,16 @@ impl Orchestrator {
     #[must_use]
     pub fn with_webrtc(self, webrtc: Option<WebRtc>) -> Self {
         Self { webrtc, ..self }
+    }
+
+    /// Gives users tokens for a LiveKit server.
+    #[must_use]
+    pub fn with_livekit(self, livekit: Option<LiveKitConfig>) -> Self {
+        Self { livekit, ..self }
+    }
+
+    pub(crate) fn livekit(&self) -> Option<&LiveKitConfig> {
+        self.livekit.as_ref()
     }
 
     pub(crate) fn webrtc(&self) -> Option<&WebRtc> {
@@ -237,18 +250,44 @@ impl Orchestrator {
         format!("{:012x}", rand::random::<u64>() >> 16)
     }
 
+    /// A slot, if one is free; dropped, it is free again.
+    pub(crate) fn reserve(&self) -> Option<OwnedSemaphorePermit> {
+        if self.shutdown.is_cancelled() {
+            return None;
+        }
+        Arc::clone(&self.slots).try_acquire_owned().ok()
+    }
+
     /// Takes a slot and opens the voice.
     pub(crate) async fn admit(&self, model: Option<&str>) -> Result<Admission, ApiError> {
         if self.shutdown.is_cancelled() {
-            return Err(ApiError::full("the server is shutting down", 5));
+            return Err(shutting_down());
         }
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
+        let slot = self.reserve().ok_or_else(|| {
             let limit = self.config.max_sessions;
             ApiError::full(
                 format!("all {limit} sessions are taken; try again in a moment"),
                 5,
             )
         })?;
+        self.admit_reserved(slot, model).await
+    }
+
+    /// Waits for a slot and opens the voice.
+    pub(crate) async fn admit_when_free(&self) -> Result<Admission, ApiError> {
+        let slot = tokio::select! {
+            slot = Arc::clone(&self.slots).acquire_owned() => slot.map_err(|_| shutting_down())?,
+            () = self.shutdown.cancelled() => return Err(shutting_down()),
+        };
+        self.admit_reserved(slot, None).await
+    }
+
+    /// Opens the voice for a slot that was reserved.
+    pub(crate) async fn admit_reserved(
+        &self,
+        slot: OwnedSemaphorePermit,
+        model: Option<&str>,
+    ) -> Result<Admission, ApiError> {
         let seed = self.new_seed();
         let choice = VoiceChoice::parse(&self.config.voice, 1.0);
         let voice = self.engines.voice.open(seed.clone(), choice, LEAD).await?;
@@ -260,4 +299,8 @@ impl Orchestrator {
             voices: self.voices.clone(),
         })
     }
+}
+
+fn shutting_down() -> ApiError {
+    ApiError::full("the server is shutting down", 5)
 }

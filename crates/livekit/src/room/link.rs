@@ -8,9 +8,9 @@ use livekit_protocol::leave_request::Action;
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message as Response;
 use livekit_protocol::{
-    AddTrackRequest, DataPacket, DisconnectReason, JoinResponse, LeaveRequest, Ping, SessionDescription,
-    SignalRequest, SignalResponse, SignalTarget, SyncState, TrackInfo, TrackPublishedResponse, TrackSource,
-    TrackType, UpdateParticipantMetadata, UpdateSubscription,
+    AddTrackRequest, DataPacket, DisconnectReason, JoinResponse, LeaveRequest, Ping,
+    SessionDescription, SignalRequest, SignalResponse, SignalTarget, SyncState, TrackInfo,
+    TrackPublishedResponse, TrackSource, TrackType, UpdateParticipantMetadata, UpdateSubscription,
 };
 use prost::Message as _;
 use str0m::media::Mid;
@@ -89,7 +89,9 @@ pub(super) async fn signal(
         query.push_str(&format!("&reconnect=1&sid={sid}"));
     }
     let url = address(&config.server, &query)?;
-    let mut wire: SignalWire = Socket::connect(&url, token, Some(&config.room)).await?.wire();
+    let mut wire: SignalWire = Socket::connect(&url, token, Some(&config.room))
+        .await?
+        .wire();
     let deadline = Instant::now() + FIRST_ANSWER;
     loop {
         match tokio::time::timeout_at(deadline.into(), wire.receive()).await {
@@ -125,7 +127,11 @@ pub(super) fn leaving(leave: &LeaveRequest) -> String {
 
 impl Link {
     /// Joins the room as a new participant.
-    pub async fn join(config: &RoomConfig, token: &str, crypto: &Crypto) -> Result<Self, ConnectError> {
+    pub async fn join(
+        config: &RoomConfig,
+        token: &str,
+        crypto: &Crypto,
+    ) -> Result<Self, ConnectError> {
         let (wire, first) = signal(config, token, None).await?;
         let join = match first {
             Response::Join(join) => join,
@@ -138,14 +144,23 @@ impl Link {
         };
         let publisher = Connection::open(crypto).await?;
         let subscriber = Connection::open(crypto).await?;
-        let seconds = |seconds: i32| u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs);
+        let seconds = |seconds: i32| {
+            u64::try_from(seconds)
+                .ok()
+                .filter(|s| *s > 0)
+                .map(Duration::from_secs)
+        };
         let now = Instant::now();
         let ping_every = seconds(join.ping_interval).unwrap_or(PING_EVERY);
         let mut link = Self {
             wire: Some(wire),
             publisher,
             subscriber,
-            sid: join.participant.as_ref().map(|us| us.sid.clone()).unwrap_or_default(),
+            sid: join
+                .participant
+                .as_ref()
+                .map(|us| us.sid.clone())
+                .unwrap_or_default(),
             ping_every,
             ping_patience: seconds(join.ping_timeout).unwrap_or(PING_PATIENCE),
             next_ping: now + ping_every,
@@ -275,7 +290,9 @@ impl Link {
                         self.answer = Some(answer.clone());
                         self.request(Request::Answer(answer));
                     }
-                    Err(error) => return Told::Broken(format!("its offer cannot be accepted: {error}")),
+                    Err(error) => {
+                        return Told::Broken(format!("its offer cannot be accepted: {error}"));
+                    }
                 }
             }
             Response::Answer(answer) => {
@@ -306,7 +323,12 @@ impl Link {
                 return Told::Moved(moved.other_participants);
             }
             Response::RefreshToken(token) => return Told::Token(token),
-            Response::Mute(mute) if self.track.as_ref().is_some_and(|track| track.sid == mute.sid) => {
+            Response::Mute(mute)
+                if self
+                    .track
+                    .as_ref()
+                    .is_some_and(|track| track.sid == mute.sid) =>
+            {
                 return Told::Muted(mute.muted);
             }
             Response::PongResp(pong) => {
@@ -354,7 +376,9 @@ impl Link {
 
     /// Hands the next packet to the data channel. `false`: there is none, or no room for it.
     pub fn send_packet(&mut self) -> bool {
-        let (Some(bytes), Some(offered), true) = (self.packets.front(), self.offered, self.channel_open) else {
+        let (Some(bytes), Some(offered), true) =
+            (self.packets.front(), self.offered, self.channel_open)
+        else {
             return false;
         };
         let Some(mut channel) = self.publisher.rtc.channel(offered.reliable) else {
@@ -392,6 +416,8 @@ fn description(kind: &str, sdp: String) -> SessionDescription {
 }
 
 pub(crate) fn unix_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -22,8 +22,8 @@ use crate::recovery::Recovery;
 use crate::text_stream::TextStream;
 use crate::voice::{VoiceIn, VoiceOut};
 
-pub(crate) use link::unix_ms;
 use link::Link;
+pub(crate) use link::unix_ms;
 
 /// How to get into a room.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct RoomConfig {
 }
 
 /// What a participant is told to do.
+// Nearly all of them are frames.
+#[expect(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum RoomCommand {
     /// Says a frame: at once, or 20 ms after the last.
@@ -88,6 +90,8 @@ pub enum RoomCommand {
 }
 
 /// What happens in a room.
+// Nearly all of them are frames.
+#[expect(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum RoomEvent {
     /// Whom we hear is there, for the first time or again.
@@ -132,7 +136,6 @@ pub enum RoomEnd {
 pub struct Room {
     config: RoomConfig,
     token: String,
-    crypto: Crypto,
     started: Instant,
     link: Option<Link>,
     audience: Audience,
@@ -161,7 +164,6 @@ impl Room {
             recovery: Recovery::new(config.patience),
             config,
             token,
-            crypto,
             started,
             link: Some(link),
             inbox: Inbox::default(),

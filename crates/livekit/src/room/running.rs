@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use duologue_rtc::JitterStatistics;
 use futures_util::future::BoxFuture;
+use livekit_protocol::DisconnectReason;
 use livekit_protocol::leave_request::Action;
 use livekit_protocol::signal_response::Message as Response;
-use livekit_protocol::DisconnectReason;
 use str0m::channel::ChannelId;
 use str0m::{Event, IceConnectionState};
 use tokio::sync::mpsc;
@@ -41,6 +41,8 @@ enum Back {
 }
 
 /// Where a datagram is for, or a message from.
+// One at a time, on the stack.
+#[expect(clippy::large_enum_variant)]
 enum Came {
     Signal(Result<Response, String>),
     Publisher(Datagram),
@@ -267,7 +269,9 @@ impl<H: RoomHandler> Running<'_, H> {
                 // Older servers know no actions.
                 let action = match leave.action() {
                     Action::Disconnect if leave.can_reconnect => Action::Reconnect,
-                    Action::Disconnect if leave.reason() == DisconnectReason::ServerShutdown => Action::Reconnect,
+                    Action::Disconnect if leave.reason() == DisconnectReason::ServerShutdown => {
+                        Action::Reconnect
+                    }
                     action => action,
                 };
                 link.wire = None;
@@ -285,11 +289,19 @@ impl<H: RoomHandler> Running<'_, H> {
 
     /// Tells whether we hear each other where that has changed.
     fn tell_presence(&mut self) {
-        let up = self.room.link.as_ref().is_some_and(|link| link.publisher_up && link.channel_open);
+        let up = self
+            .room
+            .link
+            .as_ref()
+            .is_some_and(|link| link.publisher_up && link.channel_open);
         let connected = up && self.room.audience.is_present();
         if connected != self.told_connected {
             self.told_connected = connected;
-            self.tell(if connected { RoomEvent::Connected } else { RoomEvent::Disconnected });
+            self.tell(if connected {
+                RoomEvent::Connected
+            } else {
+                RoomEvent::Disconnected
+            });
         }
     }
 
@@ -316,7 +328,11 @@ impl<H: RoomHandler> Running<'_, H> {
             return;
         }
         if anew {
-            tracing::warn!(reason, room = self.room.config.room, "the connection to a LiveKit room is lost");
+            tracing::warn!(
+                reason,
+                room = self.room.config.room,
+                "the connection to a LiveKit room is lost"
+            );
         }
         self.media_by = None;
         self.schedule();
@@ -336,7 +352,8 @@ impl<H: RoomHandler> Running<'_, H> {
                 self.next_try = Some((attempt, self.room.started + when));
             }
             None if self.room.recovery.is_under_way() => {
-                self.end.get_or_insert(RoomEnd::Lost(self.last_reason.clone()));
+                self.end
+                    .get_or_insert(RoomEnd::Lost(self.last_reason.clone()));
             }
             None => {}
         }
@@ -363,7 +380,10 @@ impl<H: RoomHandler> Running<'_, H> {
             Ok(Back::Resumed(wire)) => {
                 if let Some(link) = &mut self.room.link {
                     link.resumed(wire, self.room.audience.microphone());
-                    tracing::info!(room = self.room.config.room, "the LiveKit session is resumed");
+                    tracing::info!(
+                        room = self.room.config.room,
+                        "the LiveKit session is resumed"
+                    );
                     self.recovered();
                 }
             }
@@ -371,7 +391,10 @@ impl<H: RoomHandler> Running<'_, H> {
                 self.room.link = Some(*link);
                 self.room.token = token;
                 self.room.voice_in.restart();
-                tracing::info!(room = self.room.config.room, "the LiveKit room is joined anew");
+                tracing::info!(
+                    room = self.room.config.room,
+                    "the LiveKit room is joined anew"
+                );
                 self.recovered();
                 self.joined();
             }
@@ -384,7 +407,8 @@ impl<H: RoomHandler> Running<'_, H> {
                 tracing::debug!(%error, "not back yet");
                 self.last_reason = error.to_string();
                 if !error.is_passing() && error != ConnectError::Expired {
-                    self.end.get_or_insert(RoomEnd::Lost(self.last_reason.clone()));
+                    self.end
+                        .get_or_insert(RoomEnd::Lost(self.last_reason.clone()));
                     return;
                 }
                 self.room.recovery.failed(false);
@@ -414,7 +438,9 @@ impl<H: RoomHandler> Running<'_, H> {
             RoomCommand::Message { topic, text } => {
                 self.messages += 1;
                 let to = self.room.audience.identity();
-                link.is_none_or(|link| link.queue(packets::message(topic, &text, to, unix_ms(), self.messages)))
+                link.is_none_or(|link| {
+                    link.queue(packets::message(topic, &text, to, unix_ms(), self.messages))
+                })
             }
             RoomCommand::OpenText(mut stream) => {
                 if self.streams.len() >= MAX_STREAMS {
@@ -423,10 +449,17 @@ impl<H: RoomHandler> Running<'_, H> {
                 self.streams.insert(stream.id.clone(), (0, stream.of_user));
                 let track = match stream.of_user {
                     true => self.room.audience.microphone().map(str::to_owned),
-                    false => link.as_ref().and_then(|link| Some(link.track.as_ref()?.sid.clone())),
+                    false => link
+                        .as_ref()
+                        .and_then(|link| Some(link.track.as_ref()?.sid.clone())),
                 };
-                stream.attributes.extend(track.map(|sid| (TRACK.to_owned(), sid)));
-                let of = stream.of_user.then(|| self.room.audience.identity()).flatten();
+                stream
+                    .attributes
+                    .extend(track.map(|sid| (TRACK.to_owned(), sid)));
+                let of = stream
+                    .of_user
+                    .then(|| self.room.audience.identity())
+                    .flatten();
                 link.is_none_or(|link| link.queue_value(stream.header(unix_ms(), None), of))
             }
             RoomCommand::WriteText { id, text } => {
@@ -470,7 +503,11 @@ impl<H: RoomHandler> Running<'_, H> {
         if let Some((attempt, _)) = self.next_try.take_if(|(_, at)| *at <= now) {
             self.try_back(attempt);
         }
-        let up = self.room.link.as_ref().is_some_and(|link| link.publisher_up);
+        let up = self
+            .room
+            .link
+            .as_ref()
+            .is_some_and(|link| link.publisher_up);
         if !up {
             // What is said to nobody is not kept for later.
             self.room.voice_out.flush();
@@ -503,14 +540,19 @@ impl<H: RoomHandler> Running<'_, H> {
                 }
             }
         }
-        let up = self.room.link.as_ref().is_some_and(|link| link.publisher_up);
+        let up = self
+            .room
+            .link
+            .as_ref()
+            .is_some_and(|link| link.publisher_up);
         [
             self.room.voice_in.deadline(),
             up.then(|| self.room.voice_out.deadline()).flatten(),
             self.room.link.as_ref().and_then(Link::ping_deadline),
             self.next_try.map(|(_, at)| at),
             self.media_by,
-            self.closing.map(|by| by.min(now + Duration::from_millis(20))),
+            self.closing
+                .map(|by| by.min(now + Duration::from_millis(20))),
         ]
         .into_iter()
         .flatten()
@@ -525,7 +567,11 @@ impl<H: RoomHandler> Running<'_, H> {
         };
         let mut events = Vec::new();
         loop {
-            match link.publisher.poll(now).map_err(|error| error.to_string())? {
+            match link
+                .publisher
+                .poll(now)
+                .map_err(|error| error.to_string())?
+            {
                 Polled::Event(event) => events.push((true, event)),
                 Polled::Until(at) => {
                     *wake = at.min(*wake);
@@ -534,7 +580,11 @@ impl<H: RoomHandler> Running<'_, H> {
             }
         }
         loop {
-            match link.subscriber.poll(now).map_err(|error| error.to_string())? {
+            match link
+                .subscriber
+                .poll(now)
+                .map_err(|error| error.to_string())?
+            {
                 Polled::Event(event) => events.push((false, event)),
                 Polled::Until(at) => {
                     *wake = at.min(*wake);
@@ -548,7 +598,10 @@ impl<H: RoomHandler> Running<'_, H> {
         let sent = match (link.publisher_up, link.offered) {
             (true, Some(offered)) => {
                 // One at a time, for what it makes is to be taken before the next.
-                self.room.voice_out.send_next(now, &mut link.publisher.rtc, offered.voice) || link.send_packet()
+                self.room
+                    .voice_out
+                    .send_next(now, &mut link.publisher.rtc, offered.voice)
+                    || link.send_packet()
             }
             _ => false,
         };
@@ -566,7 +619,11 @@ impl<H: RoomHandler> Running<'_, H> {
         match event {
             Event::Connected => link.media_is(publisher, true),
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
-                let was = if publisher { link.publisher_up } else { link.subscriber_up };
+                let was = if publisher {
+                    link.publisher_up
+                } else {
+                    link.subscriber_up
+                };
                 link.media_is(publisher, false);
                 if was {
                     self.lost(None, "no media comes through any more");
@@ -620,7 +677,11 @@ impl<H: RoomHandler> Running<'_, H> {
 impl Link {
     fn media_is(&mut self, publisher: bool, up: bool) {
         tracing::debug!(publisher, up, "media");
-        *(if publisher { &mut self.publisher_up } else { &mut self.subscriber_up }) = up;
+        *(if publisher {
+            &mut self.publisher_up
+        } else {
+            &mut self.subscriber_up
+        }) = up;
     }
 
     fn channel_is(&mut self, publisher: bool, id: ChannelId, open: bool) {
@@ -636,9 +697,11 @@ async fn resume(config: &RoomConfig, token: &str, sid: &str) -> Result<Back, Con
         Ok((_, Response::Leave(leave))) => Ok(Back::Forgotten(leaving(&leave))),
         Ok(_) => Ok(Back::Forgotten("the server began a new session".into())),
         // A server that was started again has no such participant.
-        Err(error @ (ConnectError::Refused { .. } | ConnectError::NoSuchRoom(_) | ConnectError::Expired)) => {
-            Ok(Back::Forgotten(error.to_string()))
-        }
+        Err(
+            error @ (ConnectError::Refused { .. }
+            | ConnectError::NoSuchRoom(_)
+            | ConnectError::Expired),
+        ) => Ok(Back::Forgotten(error.to_string())),
         Err(error) => Err(error),
     }
 }

@@ -25,6 +25,7 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
     Router::new()
         .route("/v1/realtime", get(crate::websocket::connect))
         .merge(crate::webrtc::routes())
+        .merge(crate::livekit::routes())
         .route("/v1/audio/speech", post(speech::speak))
         .route("/v1/audio/transcriptions", post(transcriptions::transcribe))
         .route("/v1/models", get(models::list))

@@ -1,0 +1,261 @@
+"""A session in a LiveKit room: the real LiveKit server, and the stock `livekit` client in it."""
+
+import asyncio
+import io
+import os
+import signal
+import time
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from livekit import rtc
+from openai import OpenAI
+
+from conftest import speech, word_error_rate
+from livekit_server import Duologue, LiveKitServer, token
+from room import ROOM_RATE, guest, wait_for
+from test_realtime import LONG
+
+pytestmark = pytest.mark.skipif(
+    "LIVEKIT_SERVER" not in os.environ or "DUOLOGUE_BIN" not in os.environ,
+    reason="LIVEKIT_SERVER and DUOLOGUE_BIN name the two programs (`cargo xtask test` sets them)",
+)
+QUICK = ["--asr", "whisper-tiny.en"]
+# Models that cost next to nothing: what is tested is refused before anybody talks.
+BARE = ["--voice", "tone", "--vad", "light:0", "--no-end-of-turn", "--asr", "whisper-tiny.en"]
+
+
+@pytest.fixture(scope="module")
+def livekit(tmp_path_factory):
+    server = LiveKitServer(tmp_path_factory.mktemp("livekit"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def duologue(livekit, tmp_path_factory):
+    one = Duologue(tmp_path_factory.mktemp("duologue"), livekit.url, *QUICK)
+    try:
+        one.wait_until_told("rooms of LiveKit are taken")
+        yield one
+    finally:
+        one.stop()
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 240))
+
+
+def admitted(duologue, **wanted):
+    answer = httpx.post(f"{duologue.url}/v1/livekit/token", json=wanted)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def transcribe(url, samples):
+    client = OpenAI(api_key="none", base_url=f"{url}/v1", max_retries=0, timeout=120)
+    file = io.BytesIO()
+    soundfile.write(file, samples, ROOM_RATE, format="WAV", subtype="PCM_16")
+    return client.audio.transcriptions.create(model="whisper-1", file=("reply.wav", file.getvalue())).text
+
+
+def loud(samples):
+    return len(samples) > 0 and float(np.sqrt(np.mean(samples.astype(np.float64) ** 2))) > 100
+
+
+def final_texts(one, who):
+    return [words for by, attributes, words in one.texts if by == who and attributes["lk.transcription_final"] == "true"]
+
+
+async def ask(one, text):
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+    await one.send({"type": "conversation.item.create", "item": item})
+    await one.send({"type": "response.create"})
+
+
+def test_a_spoken_question_in_a_room_is_answered_aloud_and_shown(livekit, duologue):
+    async def talk():
+        place = admitted(duologue, participant_name="Ada")
+        assert place["server_url"] == livekit.url
+        async with guest(livekit.url, place["participant_token"]) as one:
+            await one.until("session.created", timeout=30)
+            one.say(speech("austen-0930.flac"))
+            _, heard = await one.until("conversation.item.input_audio_transcription.completed")
+            truth = "he might even have been made amiable himself"
+            assert word_error_rate(truth, heard["transcript"]) <= 0.3, heard["transcript"]
+            position, _ = await one.until("output_audio_buffer.started")
+            started = one.events[position][0]
+            position, done = await one.until("response.done")
+            assert done["response"]["status"] == "completed", done["response"]["status_details"]
+            await one.until("output_audio_buffer.stopped", after=position)
+            await asyncio.sleep(0.5)
+            assert "response.output_audio.delta" not in one.types(), "sound came in events too"
+            _, said = await one.until("response.output_audio_transcript.done")
+            (agent,) = one.room.remote_participants.values()
+            assert agent.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
+            (track,) = agent.track_publications.values()
+            assert track.source == rtc.TrackSource.SOURCE_MICROPHONE
+            # What LiveKit's own components show.
+            states = [state for state, last in zip(one.states, [None, *one.states]) if state != last]
+            assert states[-3:] == ["thinking", "speaking", "listening"], states
+            assert final_texts(one, place["participant_identity"]) == [heard["transcript"]]
+            spoken = [(attributes, words) for by, attributes, words in one.texts if by == agent.identity]
+            assert spoken and spoken[-1][1] == said["transcript"], spoken
+            assert all(attributes["lk.transcribed_track_id"] == track.sid for attributes, _ in spoken)
+            return one.sound(since=started - 0.1), said["transcript"]
+
+    sound, text = run(talk())
+    heard = transcribe(duologue.url, sound)
+    assert word_error_rate(text, heard) <= 0.25, (text, heard)
+
+
+def test_speech_over_a_reply_stops_what_is_heard_in_the_room(livekit, duologue):
+    async def talk():
+        place = admitted(duologue)
+        async with guest(livekit.url, place["participant_token"]) as one:
+            await one.until("session.created", timeout=30)
+            await one.send({"type": "session.update", "session": {"type": "realtime", "duologue": {"events": True}}})
+            await ask(one, LONG)
+            position, _ = await one.until("output_audio_buffer.started")
+            await asyncio.sleep(2.5)
+            assert loud(one.sound(since=time.monotonic() - 1.0)), "the reply is not heard"
+            one.say(speech("jfk.flac"))
+            position, _ = await one.until("duologue.playout.pause", after=position)
+            held = one.events[position][0]
+            position, _ = await one.until("output_audio_buffer.cleared", after=position)
+            position, done = await one.until("response.done", after=position)
+            assert done["response"]["status"] == "cancelled"
+            duologue_told = done["response"]["duologue"]
+            assert duologue_told["heard"] and duologue_told["unheard"], duologue_told
+            # What the network and the receiver's buffer still held is over soon after, and then it is silent.
+            after = [block for at, block in one.heard if held + 0.5 < at <= one.events[position][0]]
+            assert not any(loud(block) for block in after)
+            # The transcript that is shown is what was heard.
+            (agent,) = one.room.remote_participants.values()
+            shown = lambda: final_texts(one, agent.identity)
+            told = done["response"]["output"][0]["content"][0]["transcript"].strip()
+            await wait_for(lambda: shown() and shown()[-1].strip() == told, 5, lambda: (shown(), told))
+
+    run(talk())
+
+
+def test_only_the_first_person_in_the_room_is_heard(livekit, duologue):
+    async def talk():
+        place = admitted(duologue)
+        async with guest(livekit.url, place["participant_token"]) as one:
+            await one.until("session.created", timeout=30)
+            other_token = token("bystander", place["room_name"], canPublish=True, canSubscribe=True)
+            async with guest(livekit.url, other_token) as other:
+                before = len(one.events)
+                other.say(speech("jfk.flac"))
+                await ask(other, "Say hello.")
+                await asyncio.sleep(6)
+                types = [event["type"] for _, event in one.events[before:]]
+                assert "input_audio_buffer.speech_started" not in types and "response.created" not in types, types
+                assert other.types() == [], "events are for whom the agent talks with"
+                await ask(one, "Say hello in one short sentence.")
+                await one.until("output_audio_buffer.started", after=before)
+                await wait_for(lambda: loud(other.sound()), 10, lambda: "the reply is heard by all")
+
+    run(talk())
+
+
+def test_a_line_in_the_chat_is_answered(livekit, duologue):
+    async def talk():
+        place = admitted(duologue)
+        async with guest(livekit.url, place["participant_token"], microphone=False) as one:
+            await one.until("session.created", timeout=30)
+            await one.room.local_participant.send_text("Say hello in one short sentence.", topic="lk.chat")
+            position, _ = await one.until("response.done")
+            await one.until("output_audio_buffer.stopped", after=position)
+            assert loud(one.sound())
+
+    run(talk())
+
+
+def test_the_conversation_goes_on_when_livekit_is_killed_and_started_again(livekit, duologue):
+    async def talk():
+        place = admitted(duologue)
+        async with guest(livekit.url, place["participant_token"]) as one:
+            _, created = await one.until("session.created", timeout=30)
+            await ask(one, "My name is Bartholomew. Say hello to me in one short sentence.")
+            position, _ = await one.until("response.done")
+            await one.until("output_audio_buffer.stopped", after=position)
+            await asyncio.to_thread(livekit.kill)
+            await asyncio.sleep(1)
+            await asyncio.to_thread(livekit.start)
+            await wait_for(lambda: one.reconnects, 30, lambda: "the client noticed")
+            agents = lambda: [
+                one.identity for one in one.room.remote_participants.values()
+                if one.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT and one.track_publications
+            ]
+            await wait_for(lambda: agents(), 60, lambda: one.room.remote_participants)
+            await asyncio.sleep(3)
+            assert len(agents()) == 1, "one agent and not two"
+            before, since = len(one.events), time.monotonic()
+            one.say(speech("austen-0930.flac"))
+            position, heard = await one.until("conversation.item.input_audio_transcription.completed", after=before)
+            assert word_error_rate("he might even have been made amiable himself", heard["transcript"]) <= 0.3
+            await one.until("output_audio_buffer.started", after=before)
+            position, done = await one.until("response.done", after=before)
+            assert done["response"]["id"].split("_")[1] == created["session"]["id"].split("_")[1], "another session"
+            await wait_for(lambda: loud(one.sound(since=since)), 10, lambda: "the reply is heard")
+            # It remembers what came before.
+            await one.send({"type": "conversation.item.retrieve", "item_id": heard["item_id"]})
+            await one.until("conversation.item.retrieved", after=before)
+
+    run(talk())
+
+
+def test_a_room_is_joined_by_name_and_left_on_sigterm(livekit, tmp_path):
+    one = Duologue(tmp_path, livekit.url, "--livekit-room", "parlour", *BARE)
+    try:
+        one.wait_until_told("in a LiveKit room")
+        rooms = livekit.api("RoomService/ListRooms", {"roomList": True})["rooms"]
+        assert "parlour" in [room["name"] for room in rooms]
+        place = admitted(one)
+        assert place["room_name"] == "parlour"
+        refused = httpx.post(f"{one.url}/v1/livekit/token", json={"room_name": "elsewhere"})
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == "room_name"
+        one.process.send_signal(signal.SIGTERM)
+        assert one.process.wait(30) == 0
+    finally:
+        one.stop()
+
+
+def test_what_keeps_us_out_is_named(livekit, tmp_path):
+    livekit.api("RoomService/CreateRoom", {"roomCreate": True}, name="closet", maxParticipants=1)
+
+    async def occupied(one):
+        async with guest(livekit.url, token("ada", "closet", canPublish=True), microphone=False):
+            await asyncio.to_thread(one.wait_until_told, 'room "closet" is full')
+
+    for told, arguments, keys in [
+        ("does not know the API key", [], {"key": "nobody"}),
+        ("LIVEKIT_API_SECRET is not the secret", [], {"secret": "x" * 40}),
+    ]:
+        one = Duologue(tmp_path, livekit.url, *arguments, *BARE, **keys)
+        try:
+            assert one.process.wait(120) != 0
+            assert one.told(told), one.log.read_text()[-2000:]
+            assert not one.told("eyJ"), "a token is in the log"
+        finally:
+            one.stop()
+    one = Duologue(tmp_path, "ws://127.0.0.1:9", *BARE)
+    try:
+        one.wait_until_told("cannot reach the LiveKit server at ws://127.0.0.1:9")
+    finally:
+        one.stop()
+    one = Duologue(tmp_path, livekit.url, "--livekit-room", "closet", *BARE)
+    try:
+        run(occupied(one))
+    finally:
+        one.stop()
+
+
+def test_a_server_without_livekit_gives_no_tokens(url):
+    answer = httpx.post(f"{url}/v1/livekit/token", json={})
+    assert answer.status_code == 404 and answer.json()["error"]["code"] == "livekit_off"
