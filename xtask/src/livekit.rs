@@ -45,8 +45,7 @@ pub(crate) fn server(runner: &Runner) -> Outcome<PathBuf> {
         .env("GOFLAGS", "");
     status(&mut install)?;
     let made = folder.join(format!("server{suffix}"));
-    std::fs::rename(&made, &wanted)
-        .map_err(|e| format!("{} was not made: {e}", made.display()))?;
+    std::fs::rename(&made, &wanted).map_err(|e| format!("{} was not made: {e}", made.display()))?;
     Ok(wanted)
 }
 

@@ -1,6 +1,6 @@
 //! Which jobs a worker takes: one for each slot it could reserve, none while it drains.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use livekit_protocol::{AvailabilityResponse, UpdateWorkerStatus, WorkerStatus};
@@ -12,7 +12,8 @@ const ASSIGNED_WITHIN: Duration = Duration::from_secs(15);
 pub(crate) struct Dispatch<S> {
     /// Slots of jobs that were accepted and not yet assigned, and since when.
     reserved: HashMap<String, (Duration, S)>,
-    running: HashSet<String>,
+    /// Rooms by their jobs.
+    running: HashMap<String, String>,
     draining: bool,
 }
 
@@ -20,7 +21,7 @@ impl<S> Dispatch<S> {
     pub fn new() -> Self {
         Self {
             reserved: HashMap::new(),
-            running: HashSet::new(),
+            running: HashMap::new(),
             draining: false,
         }
     }
@@ -44,15 +45,24 @@ impl<S> Dispatch<S> {
         self.running.len()
     }
 
-    /// The server offers a job; `slot`: what could be reserved for it.
-    pub fn offered(&mut self, at: Duration, job: &str, slot: Option<S>) -> AvailabilityResponse {
-        let available = !self.draining && slot.is_some();
+    /// The server offers a job; `slot`: what could be reserved for it. A room that we are in needs no second agent:
+    /// a server that was started again dispatches it anew while we come back into it.
+    pub fn offered(
+        &mut self,
+        at: Duration,
+        job: &str,
+        room: &str,
+        slot: Option<S>,
+    ) -> AvailabilityResponse {
+        let there = self.running.values().any(|running| running == room);
+        let available = !self.draining && !there && slot.is_some();
         if let (true, Some(slot)) = (available, slot) {
             self.reserved.insert(job.to_owned(), (at, slot));
         }
         AvailabilityResponse {
             job_id: job.to_owned(),
             available,
+            terminate: there,
             participant_identity: format!("agent-{job}"),
             participant_name: "Duologue".into(),
             participant_attributes: [("lk.agent.state".to_owned(), "initializing".to_owned())]
@@ -62,9 +72,9 @@ impl<S> Dispatch<S> {
     }
 
     /// The job is ours: gives its slot. `None`: we never accepted it, or it came too late.
-    pub fn assigned(&mut self, job: &str) -> Option<S> {
+    pub fn assigned(&mut self, job: &str, room: &str) -> Option<S> {
         let (_, slot) = self.reserved.remove(job)?;
-        self.running.insert(job.to_owned());
+        self.running.insert(job.to_owned(), room.to_owned());
         Some(slot)
     }
 
@@ -111,10 +121,14 @@ mod tests {
     #[test]
     fn a_job_is_taken_with_a_slot_and_refused_without() {
         let mut dispatch = Dispatch::new();
-        assert!(dispatch.offered(NOW, "one", Some(1)).available);
-        assert!(!dispatch.offered(NOW, "two", None).available);
-        assert_eq!(dispatch.assigned("one"), Some(1));
-        assert_eq!(dispatch.assigned("two"), None, "it was never accepted");
+        assert!(dispatch.offered(NOW, "one", "hall one", Some(1)).available);
+        assert!(!dispatch.offered(NOW, "two", "hall two", None).available);
+        assert_eq!(dispatch.assigned("one", "hall one"), Some(1));
+        assert_eq!(
+            dispatch.assigned("two", "hall two"),
+            None,
+            "it was never accepted"
+        );
         assert_eq!(dispatch.jobs(), 1);
         dispatch.ended("one");
         assert!(dispatch.is_idle());
@@ -124,12 +138,12 @@ mod tests {
     fn a_slot_is_free_again_when_the_job_goes_elsewhere() {
         let slot = Rc::new(());
         let mut dispatch = Dispatch::new();
-        dispatch.offered(NOW, "one", Some(Rc::clone(&slot)));
+        dispatch.offered(NOW, "one", "hall one", Some(Rc::clone(&slot)));
         dispatch.expire(NOW + Duration::from_secs(14));
         assert_eq!(Rc::strong_count(&slot), 2);
         dispatch.expire(NOW + Duration::from_secs(15));
         assert_eq!(Rc::strong_count(&slot), 1);
-        dispatch.offered(NOW, "two", Some(Rc::clone(&slot)));
+        dispatch.offered(NOW, "two", "hall two", Some(Rc::clone(&slot)));
         dispatch.disconnected();
         assert_eq!(Rc::strong_count(&slot), 1);
     }
@@ -137,8 +151,8 @@ mod tests {
     #[test]
     fn who_drains_is_full_and_keeps_what_runs() {
         let mut dispatch = Dispatch::new();
-        dispatch.offered(NOW, "one", Some(()));
-        dispatch.assigned("one");
+        dispatch.offered(NOW, "one", "hall one", Some(()));
+        dispatch.assigned("one", "hall one");
         assert_eq!(dispatch.status(0.25).status(), WorkerStatus::WsAvailable);
         dispatch.drain();
         let status = dispatch.status(0.25);
@@ -146,8 +160,19 @@ mod tests {
             (status.status(), status.draining, status.job_count),
             (WorkerStatus::WsFull, true, 1)
         );
-        assert!(!dispatch.offered(NOW, "two", Some(())).available);
+        assert!(!dispatch.offered(NOW, "two", "hall two", Some(())).available);
         assert!(!dispatch.is_idle());
+    }
+
+    #[test]
+    fn a_room_that_we_are_in_gets_no_second_agent() {
+        let mut dispatch = Dispatch::new();
+        dispatch.offered(NOW, "one", "hall", Some(()));
+        dispatch.assigned("one", "hall");
+        let answer = dispatch.offered(NOW, "two", "hall", Some(()));
+        assert!(!answer.available && answer.terminate);
+        dispatch.ended("one");
+        assert!(dispatch.offered(NOW, "three", "hall", Some(())).available);
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub enum ConnectError {
     /// The token does not allow it.
     #[error("the LiveKit server refuses: {0}; the token lacks a permission")]
     Forbidden(String),
-    /// The room has as many participants as it may have.
-    #[error("the LiveKit room {0:?} is full; raise its max_participants")]
+    /// The room has as many participants as it may have, or closes.
+    #[error("the LiveKit room {0:?} did not let us in: it is full (max_participants) or closing")]
     RoomFull(String),
     /// The room does not exist and the server does not make it by itself.
     #[error(

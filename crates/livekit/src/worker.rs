@@ -276,7 +276,10 @@ impl<R: JobRunner> AgentWorker<R> {
                     return;
                 };
                 let slot = self.runner.reserve();
-                let answer = self.dispatch.offered(self.started.elapsed(), &job.id, slot);
+                let room = job.room.map(|room| room.name).unwrap_or_default();
+                let answer = self
+                    .dispatch
+                    .offered(self.started.elapsed(), &job.id, &room, slot);
                 tracing::debug!(
                     job = job.id,
                     available = answer.available,
@@ -288,7 +291,8 @@ impl<R: JobRunner> AgentWorker<R> {
                 let Some(job) = assignment.job else {
                     return;
                 };
-                let Some(slot) = self.dispatch.assigned(&job.id) else {
+                let room = job.room.map(|room| room.name).unwrap_or_default();
+                let Some(slot) = self.dispatch.assigned(&job.id, &room) else {
                     tracing::warn!(
                         job = job.id,
                         "a job was assigned that was not accepted, or not any more"
@@ -302,7 +306,7 @@ impl<R: JobRunner> AgentWorker<R> {
                     .filter(|identity| !identity.is_empty());
                 let accepted = Job {
                     identity: identity.unwrap_or_else(|| format!("agent-{}", job.id)),
-                    room: job.room.map(|room| room.name).unwrap_or_default(),
+                    room,
                     token: assignment.token,
                     server: assignment.url.filter(|url| !url.is_empty()),
                     metadata: job.metadata,

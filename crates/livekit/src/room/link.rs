@@ -135,7 +135,7 @@ impl Link {
         let (wire, first) = signal(config, token, None).await?;
         let join = match first {
             Response::Join(join) => join,
-            // The server says no more than that; a limit is what keeps participants out.
+            // The server says no more than that.
             Response::Leave(leave) if leave.reason() == DisconnectReason::JoinFailure => {
                 return Err(ConnectError::RoomFull(config.room.clone()));
             }
