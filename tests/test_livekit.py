@@ -176,6 +176,17 @@ def test_a_line_in_the_chat_is_answered(livekit, duologue):
     run(talk())
 
 
+def test_who_hangs_up_makes_room_for_the_next_at_once(livekit, duologue):
+    async def talk():
+        # More of them than there are sessions, and quicker than a lost one would be given up.
+        for _ in range(6):
+            place = admitted(duologue)
+            async with guest(livekit.url, place["participant_token"], microphone=False) as one:
+                await one.until("session.created", timeout=10)
+
+    run(talk())
+
+
 def test_the_conversation_goes_on_when_livekit_is_killed_and_started_again(livekit, duologue):
     async def talk():
         place = admitted(duologue)

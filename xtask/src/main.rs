@@ -102,7 +102,9 @@ fn bench(runner: &mut Runner, arguments: &[String]) -> Outcome {
     build(runner, &[])?;
     let requirements = runner.root().join("bench/requirements.txt");
     // What measures a server alone needs no peer.
-    let peers = arguments.first().is_some_and(|what| !what.starts_with("turn"))
+    let peers = arguments
+        .first()
+        .is_some_and(|what| !what.starts_with("turn"))
         && !arguments.iter().any(|argument| argument == "--alone");
     let python = if peers {
         tests::python(runner, &requirements, "bench-venv")?

@@ -5,7 +5,7 @@
 //! later hears the conversation but does not take part in it.
 
 use livekit_protocol::participant_info::{Kind, State};
-use livekit_protocol::{ParticipantInfo, TrackInfo, TrackSource, TrackType};
+use livekit_protocol::{DisconnectReason, ParticipantInfo, TrackInfo, TrackSource, TrackType};
 
 /// What changed for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +15,11 @@ pub(crate) enum Change {
         /// Its identity.
         identity: String,
     },
-    /// It is not there any more.
-    Left,
+    /// It is not there any more; `meant`: it wanted to go.
+    Left {
+        /// It hung up, or was sent away; it did not just get lost.
+        meant: bool,
+    },
     /// Its microphone is to be heard.
     Subscribe(String),
     /// This track is not to be heard any more.
@@ -70,7 +73,7 @@ impl Audience {
                 .any(|other| other.identity == *chosen && is_there(other))
         });
         if gone && std::mem::take(&mut self.present) {
-            changes.push(Change::Left);
+            changes.push(Change::Left { meant: false });
         }
         changes.extend(self.update(others));
         changes
@@ -93,7 +96,12 @@ impl Audience {
                 self.follow(info, &mut changes);
             } else if std::mem::take(&mut self.present) {
                 self.microphone = None;
-                changes.push(Change::Left);
+                changes.push(Change::Left {
+                    meant: matches!(
+                        info.disconnect_reason(),
+                        DisconnectReason::ClientInitiated | DisconnectReason::ParticipantRemoved
+                    ),
+                });
             }
         }
         changes
@@ -200,6 +208,19 @@ mod tests {
         Change::Subscribe(sid.into())
     }
 
+    const LOST: Change = Change::Left { meant: false };
+
+    #[test]
+    fn who_hangs_up_is_told_from_who_is_lost() {
+        let mut audience = Audience::new(None);
+        audience.joined("us", &[speaking("ada")]);
+        let hung_up = ParticipantInfo {
+            disconnect_reason: DisconnectReason::ClientInitiated.into(),
+            ..gone("ada")
+        };
+        assert_eq!(audience.update(&[hung_up]), [Change::Left { meant: true }]);
+    }
+
     #[test]
     fn the_first_person_is_heard_and_nobody_else() {
         let mut audience = Audience::new(None);
@@ -219,7 +240,7 @@ mod tests {
         );
         assert_eq!(audience.update(&[speaking("bob")]), []);
         assert_eq!(audience.update(&[gone("bob")]), []);
-        assert_eq!(audience.update(&[gone("ada")]), [Change::Left]);
+        assert_eq!(audience.update(&[gone("ada")]), [LOST]);
         assert_eq!(
             audience.update(&[speaking("bob")]),
             [],
@@ -278,7 +299,7 @@ mod tests {
             [subscribe("TR_ada")]
         );
         // We come back and it is not there, then it is.
-        assert_eq!(audience.joined("us", &[speaking("bob")]), [Change::Left]);
+        assert_eq!(audience.joined("us", &[speaking("bob")]), [LOST]);
         assert_eq!(
             audience.update(&[speaking("ada")]),
             [joined("ada"), subscribe("TR_ada")]

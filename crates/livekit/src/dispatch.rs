@@ -8,6 +8,10 @@ use livekit_protocol::{AvailabilityResponse, UpdateWorkerStatus, WorkerStatus};
 /// An offer that was accepted and then not assigned for so long went elsewhere.
 const ASSIGNED_WITHIN: Duration = Duration::from_secs(15);
 
+/// A LiveKit server sends no job to a worker whose load is more (its `agents.target_load`, 0.7 by default), so a
+/// worker with a free slot tells of less.
+const MOST_WITH_ROOM: f32 = 0.65;
+
 #[derive(Debug)]
 pub(crate) struct Dispatch<S> {
     /// Slots of jobs that were accepted and not yet assigned, and since when.
@@ -103,7 +107,11 @@ impl<S> Dispatch<S> {
         };
         UpdateWorkerStatus {
             status: Some(status.into()),
-            load: load.clamp(0.0, 1.0),
+            load: if full {
+                1.0
+            } else {
+                load.clamp(0.0, 1.0) * MOST_WITH_ROOM
+            },
             job_count: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
             draining: self.draining,
             ..UpdateWorkerStatus::default()
@@ -179,6 +187,14 @@ mod tests {
     fn no_free_slot_is_full() {
         let dispatch = Dispatch::<()>::new();
         assert_eq!(dispatch.status(1.0).status(), WorkerStatus::WsFull);
-        assert_eq!(dispatch.status(0.99).status(), WorkerStatus::WsAvailable);
+        let nearly = dispatch.status(0.99);
+        assert_eq!(nearly.status(), WorkerStatus::WsAvailable);
+        assert!(
+            nearly.load < 0.7,
+            "the server would send nothing: {}",
+            nearly.load
+        );
+        assert!(nearly.load > dispatch.status(0.5).load);
+        assert_eq!(dispatch.status(1.0).load, 1.0);
     }
 }

@@ -101,7 +101,9 @@ pub enum RoomEvent {
     },
     /// We hear each other, for the first time or again.
     Connected,
-    /// We do not: the connection was lost, or the other has gone. May pass.
+    /// Whom we hear has hung up.
+    Left,
+    /// We do not: the connection was lost, ours or the other's. May pass.
     Disconnected,
     /// 20 ms of the other's sound.
     Sound(Frame),

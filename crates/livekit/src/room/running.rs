@@ -226,8 +226,9 @@ impl<H: RoomHandler> Running<'_, H> {
         for change in changes {
             match change {
                 Change::Joined { identity } => self.tell(RoomEvent::Joined { identity }),
+                Change::Left { meant: true } => self.tell(RoomEvent::Left),
                 // Told by `tell_presence`.
-                Change::Left => tracing::info!("the user has left the room"),
+                Change::Left { meant: false } => tracing::info!("the user is lost"),
                 Change::Subscribe(sid) => {
                     self.room.voice_in.restart();
                     if let Some(link) = &mut self.room.link {

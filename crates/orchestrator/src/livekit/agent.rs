@@ -141,6 +141,7 @@ impl RoomHandler for Handler {
             }
             RoomEvent::Connected => self.tell(Inbound::Back),
             RoomEvent::Disconnected => self.tell(Inbound::Lost),
+            RoomEvent::Left => self.tell(Inbound::Gone),
             RoomEvent::Sound(frame) => {
                 // Nobody listens yet, or not fast enough.
                 if self.joined.is_none() && self.to_session.capacity() > FOR_EVENTS {
