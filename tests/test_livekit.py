@@ -181,8 +181,9 @@ def test_who_hangs_up_makes_room_for_the_next_at_once(livekit, duologue):
         # More of them than there are sessions, and quicker than a lost one would be given up.
         for _ in range(6):
             place = admitted(duologue)
-            async with guest(livekit.url, place["participant_token"], microphone=False) as one:
+            async with guest(livekit.url, place["participant_token"]) as one:
                 await one.until("session.created", timeout=10)
+                await asyncio.sleep(1)
 
     run(talk())
 
