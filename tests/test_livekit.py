@@ -14,7 +14,7 @@ from livekit import rtc
 from openai import OpenAI
 
 from conftest import speech, word_error_rate
-from livekit_server import Duologue, LiveKitServer, token
+from livekit_server import Duologue, LiveKitServer, Proxy, token
 from room import ROOM_RATE, guest, wait_for
 from test_realtime import LONG
 
@@ -222,7 +222,51 @@ def test_the_conversation_goes_on_when_livekit_is_killed_and_started_again(livek
     run(talk())
 
 
-def test_a_room_is_joined_by_name_and_left_on_sigterm(livekit, tmp_path):
+def test_a_reply_goes_on_while_broken_signalling_is_resumed(livekit, tmp_path):
+    async def talk():
+        async with guest(livekit.url, admitted(duologue)["participant_token"]) as one:
+            await one.until("session.created", timeout=30)
+            await ask(one, LONG)
+            position, _ = await one.until("output_audio_buffer.started")
+            await asyncio.sleep(1)
+            proxy.cut()
+            await asyncio.to_thread(duologue.wait_until_told, "the LiveKit session is resumed", 10)
+            await asyncio.sleep(0.5)
+            resumed = time.monotonic()
+            await asyncio.sleep(1)
+            assert loud(one.sound(since=resumed)), "the reply is not heard any more"
+            (agent,) = one.room.remote_participants.values()
+            # Both ways: an event of ours is carried out, and its answer comes.
+            await one.send({"type": "response.cancel"})
+            await one.until("output_audio_buffer.cleared", after=position, timeout=10)
+            since = time.monotonic()
+            one.say(speech("austen-0930.flac"))
+            await one.until("conversation.item.input_audio_transcription.completed", after=position)
+            await one.until("output_audio_buffer.started", after=len(one.events))
+            assert loud(one.sound(since=since))
+
+    proxy = Proxy(livekit.port)
+    duologue = Duologue(tmp_path, proxy.url, "--livekit-room", "study", *QUICK)
+    try:
+        duologue.wait_until_told("in a LiveKit room")
+        run(talk())
+        assert not duologue.told("joined anew"), "it was not resumed"
+    finally:
+        duologue.stop()
+        proxy.close()
+
+
+def test_a_room_is_joined_by_name_and_on_sigterm_left_after_the_conversation(livekit, tmp_path):
+    async def stay(server, place):
+        async with guest(livekit.url, place) as one:
+            position, _ = await one.until("session.created", timeout=30)
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(server.wait_until_told, "no more LiveKit rooms are taken", 10)
+            await asyncio.sleep(2)
+            await one.send({"type": "session.update", "session": {"type": "realtime"}})
+            await one.until("session.updated", after=position, timeout=10)
+            assert server.process.poll() is None
+
     one = Duologue(tmp_path, livekit.url, "--livekit-room", "parlour", *BARE)
     try:
         one.wait_until_told("in a LiveKit room")
@@ -232,7 +276,7 @@ def test_a_room_is_joined_by_name_and_left_on_sigterm(livekit, tmp_path):
         assert place["room_name"] == "parlour"
         refused = httpx.post(f"{one.url}/v1/livekit/token", json={"room_name": "elsewhere"})
         assert refused.status_code == 400 and refused.json()["error"]["param"] == "room_name"
-        one.process.send_signal(signal.SIGTERM)
+        run(stay(one, place["participant_token"]))
         assert one.process.wait(30) == 0
     finally:
         one.stop()
