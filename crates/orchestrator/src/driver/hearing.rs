@@ -128,6 +128,10 @@ pub struct Hearing {
     job: Option<JobHandle<Listened>>,
     /// First sample of the ear's stream, which starts anew when an ear is lost.
     ear_start: u64,
+    /// The session was told of speech, and not of its end.
+    speech_told: bool,
+    /// An ear was lost in the middle of speech: the end of what is known of it.
+    broken_off: Option<Event>,
     /// The next sample to come back cleaned.
     clean_from: u64,
     loudspeaker: Loudspeaker,
@@ -159,6 +163,8 @@ impl Hearing {
             ear: None,
             job: None,
             ear_start: 0,
+            speech_told: false,
+            broken_off: None,
             clean_from: 0,
             loudspeaker: Loudspeaker::new(),
             scale: ThresholdScale::default(),
@@ -197,7 +203,7 @@ impl Hearing {
 
     /// Whether [`heard`](Self::heard) has something to wait for.
     pub fn is_listening(&self) -> bool {
-        self.job.is_some()
+        self.job.is_some() || self.broken_off.is_some()
     }
 
     /// Whether the ear was last in speech. While it is away, so it is.
@@ -207,6 +213,9 @@ impl Hearing {
 
     /// What was heard since the last call. Waits for the ear; safe to drop.
     pub async fn heard(&mut self) -> Vec<Event> {
+        if let Some(end) = self.broken_off.take() {
+            return vec![end];
+        }
         let Some(job) = &mut self.job else {
             return std::future::pending().await;
         };
@@ -231,7 +240,17 @@ impl Hearing {
                 Vec::new()
             }
         };
-        let events = events.into_iter().map(|event| self.place(event)).collect();
+        let mut events: Vec<Event> = events.into_iter().map(|event| self.place(event)).collect();
+        for event in &events {
+            match event {
+                Event::SpeechStarted { .. } | Event::SpeechResumed { .. } => {
+                    self.speech_told = true;
+                }
+                Event::SpeechStopped { .. } => self.speech_told = false,
+                _ => {}
+            }
+        }
+        events.extend(self.broken_off.take());
         self.listen();
         events
     }
@@ -327,6 +346,12 @@ impl Hearing {
     fn renew_ear(&mut self) {
         self.ear_start = self.clock.received() - self.pending.len() as u64;
         self.clean_from = self.ear_start;
+        // The new ear will not tell the end of what it did not hear begin.
+        if std::mem::take(&mut self.speech_told) {
+            self.broken_off = Some(Event::SpeechStopped {
+                end: self.clock.time_of(self.ear_start),
+            });
+        }
         (self.new_cleaning, self.new_threshold) = (false, false);
         let HearingConfig {
             segmenter, gate, ..
@@ -371,4 +396,68 @@ impl Hearing {
 
 fn cleaner(config: CleanerConfig) -> Option<SoundCleaner> {
     (config != CleanerConfig::default()).then(|| SoundCleaner::new(config))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A clip of somebody who speaks, at the ear's rate.
+    fn speech() -> Vec<f32> {
+        let clip = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/data/speech/jfk.flac"
+        );
+        let clip = duologue_audio::decode_file(clip.as_ref()).unwrap();
+        clip.at_rate(HEARING_RATE).unwrap().samples
+    }
+
+    #[tokio::test]
+    async fn an_ear_lost_in_the_middle_of_speech_leaves_no_speech_without_an_end() {
+        let pool = InferencePool::new("ear", 1, 1);
+        let level = Aggressiveness::from_level(0).unwrap();
+        let mut hearing = Hearing::new(
+            pool.clone(),
+            Detector::Light(level),
+            HearingConfig::default(),
+        );
+        let speech = speech();
+        let second = HEARING_RATE as usize;
+        hearing.receive(speech[..2 * second].to_vec(), Duration::from_secs(2));
+        let heard = hearing.heard().await;
+        assert!(
+            matches!(heard[..], [Event::SpeechStarted { .. }]),
+            "{heard:?}"
+        );
+
+        // The pool is full: one job runs, another waits.
+        let (release, blocked) = mpsc::channel::<()>();
+        let (started, running) = mpsc::channel();
+        let jobs = [
+            pool.submit(Priority::Conversation, move || {
+                started.send(()).unwrap();
+                blocked.recv().ok();
+            }),
+            {
+                running.recv().unwrap();
+                pool.submit(Priority::Conversation, || ())
+            },
+        ];
+        hearing.receive(
+            speech[2 * second..2 * second + 320].to_vec(),
+            Duration::from_millis(2_020),
+        );
+        assert!(hearing.is_listening());
+        let told = hearing.heard().await;
+        assert!(
+            matches!(told[..], [Event::SpeechStopped { .. }]),
+            "{told:?}"
+        );
+        assert!(!hearing.is_listening());
+        drop(release);
+        drop(jobs);
+    }
 }
