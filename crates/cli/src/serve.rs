@@ -369,9 +369,15 @@ pub fn configured(command: clap::Command) -> anyhow::Result<clap::Command> {
     with_defaults(command, &text, &file)
 }
 
+/// `on` and `off` are words here, not truth values.
+pub fn yaml() -> serde_saphyr::Options {
+    serde_saphyr::options! { strict_booleans: true }
+}
+
 fn with_defaults(command: clap::Command, text: &str, file: &Path) -> anyhow::Result<clap::Command> {
     let values: std::collections::BTreeMap<String, serde_json::Value> =
-        serde_saphyr::from_str(text).with_context(|| format!("in {}", file.display()))?;
+        serde_saphyr::from_str_with_options(text, yaml())
+            .with_context(|| format!("in {}", file.display()))?;
     let top_level = command.find_subcommand("serve").is_none();
     let mut serve = match command.find_subcommand("serve") {
         Some(serve) => serve.clone(),
@@ -724,5 +730,63 @@ async fn stop_on_signal(shutdown: CancellationToken, livekit: Option<LiveKit>) {
     shutdown.cancel();
     if tokio::signal::ctrl_c().await.is_ok() {
         std::process::exit(130);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, FromArgMatches};
+
+    const EXAMPLE: &str = include_str!("../../../configs/serve.yaml");
+
+    fn served(yaml: &str) -> Result<ServeCommand, String> {
+        let command = with_defaults(crate::Cli::command(), yaml, Path::new("serve.yaml"))
+            .map_err(|error| format!("{error:#}"))?;
+        let matches = command
+            .try_get_matches_from(["duologue", "serve"])
+            .map_err(|error| error.to_string())?;
+        let (_, matches) = matches.subcommand().unwrap();
+        ServeCommand::from_arg_matches(matches).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_example_is_accepted_and_names_every_option() {
+        served(EXAMPLE).unwrap();
+        let command = crate::Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for long in serve.get_arguments().filter_map(clap::Arg::get_long) {
+            let named = EXAMPLE.lines().any(|line| {
+                line.trim_start_matches("# ")
+                    .starts_with(&format!("{long}:"))
+            });
+            assert!(named || long == "config", "configs/serve.yaml lacks {long}");
+        }
+    }
+
+    #[test]
+    fn what_the_example_leaves_out_may_be_set_as_it_says() {
+        let mut all = String::new();
+        for line in EXAMPLE.lines() {
+            let bare = line.trim_start_matches("# ");
+            let key = bare.split(':').next().unwrap_or_default();
+            let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+            if is_key && bare.contains(": ") && !bare.starts_with("instructions") {
+                all.push_str(bare);
+                all.push('\n');
+            }
+        }
+        served(&all).unwrap();
+    }
+
+    #[test]
+    fn on_and_off_are_words_and_mistakes_are_named() {
+        let command = served("speculation: off\nnoise-gate: off\n").unwrap();
+        assert_eq!(command.speculation, Switch::Off);
+        let refused = served("speculation: maybe\n").err().unwrap();
+        assert!(refused.contains("maybe"), "{refused}");
+        let unknown = served("max-session: 3\n").err().unwrap();
+        assert!(unknown.contains("max-session"), "{unknown}");
     }
 }

@@ -55,7 +55,8 @@ fn read(file: &Path) -> anyhow::Result<Value> {
             file.display()
         )
     })?;
-    serde_saphyr::from_str(&text).with_context(|| format!("in {}", file.display()))
+    serde_saphyr::from_str_with_options(&text, crate::serve::yaml())
+        .with_context(|| format!("in {}", file.display()))
 }
 
 fn merge(into: &mut Value, change: Value) {
