@@ -45,6 +45,15 @@ def duologue(livekit, tmp_path_factory):
         one.stop()
 
 
+@pytest.fixture
+def lonely_livekit(tmp_path):
+    """One at which no other Duologue takes every room."""
+    server = LiveKitServer(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
 def run(coroutine):
     return asyncio.run(asyncio.wait_for(coroutine, 240))
 
@@ -222,12 +231,14 @@ def test_the_conversation_goes_on_when_livekit_is_killed_and_started_again(livek
     run(talk())
 
 
-def test_a_reply_goes_on_while_broken_signalling_is_resumed(livekit, tmp_path):
+def test_a_reply_goes_on_while_broken_signalling_is_resumed(lonely_livekit, tmp_path):
+    livekit = lonely_livekit
+
     async def talk():
         async with guest(livekit.url, admitted(duologue)["participant_token"]) as one:
             await one.until("session.created", timeout=30)
             await ask(one, LONG)
-            position, _ = await one.until("output_audio_buffer.started")
+            await one.until("output_audio_buffer.started")
             await asyncio.sleep(1)
             proxy.cut()
             await asyncio.to_thread(duologue.wait_until_told, "the LiveKit session is resumed", 10)
@@ -238,12 +249,13 @@ def test_a_reply_goes_on_while_broken_signalling_is_resumed(livekit, tmp_path):
             (agent,) = one.room.remote_participants.values()
             # Both ways: an event of ours is carried out, and its answer comes.
             await one.send({"type": "response.cancel"})
-            await one.until("output_audio_buffer.cleared", after=position, timeout=10)
-            since = time.monotonic()
+            await one.until("output_audio_buffer.cleared", timeout=10)
+            after = len(one.events)
             one.say(speech("austen-0930.flac"))
-            await one.until("conversation.item.input_audio_transcription.completed", after=position)
-            await one.until("output_audio_buffer.started", after=len(one.events))
-            assert loud(one.sound(since=since))
+            await one.until("conversation.item.input_audio_transcription.completed", after=after)
+            position, _ = await one.until("output_audio_buffer.started", after=after)
+            started = one.events[position][0]
+            await wait_for(lambda: loud(one.sound(since=started)), 10, lambda: "the reply is heard")
 
     proxy = Proxy(livekit.port)
     duologue = Duologue(tmp_path, proxy.url, "--livekit-room", "study", *QUICK)
@@ -256,7 +268,9 @@ def test_a_reply_goes_on_while_broken_signalling_is_resumed(livekit, tmp_path):
         proxy.close()
 
 
-def test_a_room_is_joined_by_name_and_on_sigterm_left_after_the_conversation(livekit, tmp_path):
+def test_a_room_is_joined_by_name_and_on_sigterm_left_after_the_conversation(lonely_livekit, tmp_path):
+    livekit = lonely_livekit
+
     async def stay(server, place):
         async with guest(livekit.url, place) as one:
             position, _ = await one.until("session.created", timeout=30)
@@ -280,6 +294,22 @@ def test_a_room_is_joined_by_name_and_on_sigterm_left_after_the_conversation(liv
         assert one.process.wait(30) == 0
     finally:
         one.stop()
+
+
+def test_an_agent_with_a_name_comes_only_where_it_is_asked_for(lonely_livekit, tmp_path):
+    async def talk():
+        async with guest(lonely_livekit.url, token("ada", "elsewhere", canPublish=True), microphone=False) as ada:
+            place = admitted(duologue)
+            async with guest(lonely_livekit.url, place["participant_token"], microphone=False) as one:
+                await one.until("session.created", timeout=30)
+            assert not ada.room.remote_participants
+
+    duologue = Duologue(tmp_path, lonely_livekit.url, "--livekit-agent", "duo", *BARE)
+    try:
+        duologue.wait_until_told("rooms of LiveKit are taken")
+        run(talk())
+    finally:
+        duologue.stop()
 
 
 def test_what_keeps_us_out_is_named(livekit, tmp_path):
