@@ -103,8 +103,8 @@ fn bench(runner: &mut Runner, arguments: &[String]) -> Outcome {
     let requirements = runner.root().join("bench/requirements.txt");
     // What measures a server alone needs no peer.
     let peers = arguments
-        .first()
-        .is_some_and(|what| !what.starts_with("turn"))
+        .iter()
+        .any(|argument| argument == "tts" || argument == "asr")
         && !arguments.iter().any(|argument| argument == "--alone");
     let python = if peers {
         tests::python(runner, &requirements, "bench-venv")?
