@@ -85,8 +85,7 @@ impl LiveKitOptions {
         }))
     }
 
-    /// Begins to talk. What cannot be mended stops the server: `shutdown` is cancelled, and
-    /// [`finish`](LiveKit::finish) says why.
+    /// Begins to talk. What cannot be mended is told by the [`Failure`].
     pub fn start(
         &self,
         config: LiveKitConfig,

@@ -2,8 +2,8 @@
 //!
 //! The messages are LiveKit's own (`livekit-protocol`), the tokens too (`livekit-token`); ICE, DTLS, SRTP and SCTP
 //! are str0m's; the jitter buffer and the voice track are those of direct calls (`duologue-rtc`). What decides holds
-//! no clock and does no I/O: [`audience`] whom to hear, [`recovery`] how to come back, [`text_stream`] and
-//! [`packets`] what data packets mean, [`dispatch`] which job to take. [`Room`] and [`AgentWorker`] carry it out.
+//! no clock and does no I/O: `audience` whom to hear, `recovery` how to come back, `text_stream` and
+//! `packets` what data packets mean, `dispatch` which job to take. [`Room`] and [`AgentWorker`] carry it out.
 
 mod audience;
 mod connection;
