@@ -3,57 +3,24 @@
 //! LiveKit negotiates the publisher (we offer) and the subscriber (the server offers) apart. Each has a UDP socket
 //! for every address of this machine; the server is reached from whichever can.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use duologue_rtc::{Setup, local_addresses, read_datagrams};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
-use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig, RtcError};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::error::ConnectError;
 
-/// Addresses of this machine that are tried.
-const MAX_ADDRESSES: usize = 8;
 /// Datagrams that may wait for the room; more are lost, as networks lose them.
 const INBOX: usize = 512;
-/// Largest datagram taken.
-const MAX_DATAGRAM: usize = 2_048;
-/// Largest message taken on a data channel, bytes.
-const MAX_MESSAGE: u32 = 256 * 1024;
-/// Bytes that wait in a data channel before messages wait outside of it.
-const CHANNEL_BUFFER: usize = 256 * 1024;
-/// Time between two receiver reports of ours, and between two looks at the server's.
-const REPORTS: Duration = Duration::from_secs(1);
-
-/// What all of a room's connections share.
-pub(crate) struct Crypto {
-    provider: Arc<CryptoProvider>,
-    certificate: DtlsCert,
-}
-
-impl Crypto {
-    pub fn new() -> Result<Self, ConnectError> {
-        let provider = Arc::new(str0m::crypto::from_feature_flags());
-        let certificate = provider
-            .dtls_provider
-            .generate_certificate()
-            .ok_or_else(|| {
-                ConnectError::Media("the crypto library made no certificate for DTLS".into())
-            })?;
-        Ok(Self {
-            provider,
-            certificate,
-        })
-    }
-}
 
 /// A datagram of the network's.
 pub(crate) struct Datagram {
@@ -83,25 +50,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub async fn open(crypto: &Crypto) -> Result<Self, ConnectError> {
-        let mut rtc = RtcConfig::new()
-            .set_crypto_provider(Arc::clone(&crypto.provider))
-            .set_dtls_cert(crypto.certificate.clone())
-            .clear_codecs()
-            // RED stays off: browsers' jitter buffers grow by it.
-            .enable_opus(true, false)
-            .set_rtp_mode(true)
-            .set_sctp_max_message_size(MAX_MESSAGE)
-            .set_sctp_max_buffered_amount(CHANNEL_BUFFER)
-            .set_rtcp_report_interval_audio(REPORTS)
-            .set_stats_interval(Some(REPORTS));
-        rtc.set_max_stun_rto(Duration::from_secs(1));
-        rtc.set_max_stun_retransmits(5);
-        let mut rtc = rtc.build(Instant::now());
+    pub async fn open(setup: &Setup) -> Result<Self, ConnectError> {
+        let mut rtc = setup.config().build(Instant::now());
         let (inbox, datagrams) = mpsc::channel(INBOX);
         let stop = CancellationToken::new();
         let mut sockets = Vec::new();
-        for address in addresses().map_err(|error| ConnectError::Media(error.to_string()))? {
+        for address in local_addresses().map_err(|error| ConnectError::Media(error.to_string()))? {
             let Ok(socket) = UdpSocket::bind((address, 0)).await else {
                 continue;
             };
@@ -112,7 +66,15 @@ impl Connection {
                 rtc.add_local_candidate(candidate);
             }
             let socket = Arc::new(socket);
-            let reading = read(inbox.clone(), local, Arc::clone(&socket));
+            let inbox = inbox.clone();
+            let reading = read_datagrams(Arc::clone(&socket), move |source, bytes, at| {
+                let _ = inbox.try_send(Datagram {
+                    source,
+                    destination: local,
+                    bytes,
+                    at,
+                });
+            });
             tokio::spawn(stop.clone().run_until_cancelled_owned(reading));
             sockets.push((local, socket));
         }
@@ -266,40 +228,6 @@ impl Connection {
 pub(crate) struct Offered {
     pub voice: Mid,
     pub reliable: ChannelId,
-}
-
-async fn read(inbox: mpsc::Sender<Datagram>, destination: SocketAddr, socket: Arc<UdpSocket>) {
-    let mut buffer = vec![0; MAX_DATAGRAM];
-    loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((length, source)) => {
-                let _ = inbox.try_send(Datagram {
-                    source,
-                    destination,
-                    bytes: buffer[..length].to_vec(),
-                    at: Instant::now(),
-                });
-            }
-            // An ICMP error of an earlier datagram; the socket goes on.
-            Err(error) => {
-                tracing::trace!(%error, "a datagram was not received");
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-}
-
-/// This machine's addresses, those that others can reach first.
-fn addresses() -> io::Result<Vec<std::net::IpAddr>> {
-    let mut addresses: Vec<_> = if_addrs::get_if_addrs()?
-        .into_iter()
-        .filter(|interface| !interface.is_link_local())
-        .map(|interface| interface.ip())
-        .collect();
-    addresses.sort_by_key(|address| (address.is_loopback(), address.is_ipv6()));
-    addresses.dedup();
-    addresses.truncate(MAX_ADDRESSES);
-    Ok(addresses)
 }
 
 /// The LiveKit track (`TR_...`) of each media line of the server's offer.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use duologue_rtc::NoCertificate;
+
 /// Clocks that differ by more are told of where a token was refused.
 const SKEW: Duration = Duration::from_secs(10);
 
@@ -136,6 +138,12 @@ fn without_token(body: &str) -> String {
         .filter(|word| !word.starts_with("eyJ"))
         .collect();
     kept.join(" ").chars().take(200).collect()
+}
+
+impl From<NoCertificate> for ConnectError {
+    fn from(error: NoCertificate) -> Self {
+        Self::Media(error.to_string())
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ mod recovery;
 mod room;
 mod socket;
 mod text_stream;
-mod voice;
 mod worker;
 
 pub use credentials::{Credentials, CredentialsError};

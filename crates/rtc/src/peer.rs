@@ -6,19 +6,16 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use duologue_audio::Frame;
-use duologue_audio::opus::{OpusError, OpusOptions};
+use duologue_audio::opus::OpusError;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::ChannelId;
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::Receive;
-use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
-use str0m::{Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcConfig, RtcError};
+use str0m::{Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::port::{Datagram, Membership, Port};
-use crate::{
-    JitterBuffer, JitterConfig, JitterStatistics, MediaPacket, OutputDelay, TrackPacket, VoiceTrack,
-};
+use crate::{JitterStatistics, VoiceIn, VoiceOut};
 
 /// A client that has not connected by then has gone.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -27,18 +24,8 @@ const CONNECT: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(6);
 /// What is queued is given so long to leave before the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Frames that wait for their time; more are dropped. Half a second.
-const MAX_FRAMES: usize = 25;
 /// Messages that wait for the data channel; one more closes the connection.
 const MAX_MESSAGES: usize = 1_024;
-/// Largest message taken on the data channel, bytes.
-const MAX_MESSAGE: u32 = 256 * 1024;
-/// Bytes that wait in the data channel before messages wait outside of it.
-const CHANNEL_BUFFER: usize = 256 * 1024;
-/// Time between two receiver reports of ours.
-const REPORTS: Duration = Duration::from_secs(1);
-/// A pull that is so late means that this machine stood still: what was missed is not made up for.
-const STOOD_STILL: Duration = Duration::from_millis(500);
 const FRAME: Duration = Duration::from_millis(20);
 
 /// What is wrong with an offer.
@@ -99,20 +86,13 @@ pub struct Peer {
     datagrams: mpsc::Receiver<Datagram>,
     answer: String,
     started: Instant,
-    /// The client's voice.
-    jitter: JitterBuffer,
-    heard_ssrc: Option<Ssrc>,
-    next_pull: Option<Instant>,
-    /// Ours.
+    /// The client's.
+    voice_in: VoiceIn,
+    /// Ours, and the media line it goes on.
+    voice_out: VoiceOut,
     audio: Option<Mid>,
-    track: VoiceTrack,
-    frames: VecDeque<Box<Frame>>,
-    sequence: u64,
-    timestamp_base: u32,
     channel: Option<ChannelId>,
     messages: VecDeque<String>,
-    output_delay: OutputDelay,
-    told_delay: Duration,
     last_heard: Instant,
     ice_lost: bool,
     /// As the handler was told.
@@ -203,20 +183,10 @@ impl Peer {
             pass: format!("{:032x}", rand::random::<u128>()),
         };
         let shared = port.shared();
-        let mut config = RtcConfig::new()
-            .set_crypto_provider(std::sync::Arc::clone(&shared.crypto))
-            .set_dtls_cert(shared.certificate.clone())
-            .set_local_ice_credentials(credentials.clone())
-            .clear_codecs()
-            .enable_opus(true, false)
-            .set_rtp_mode(true)
-            .set_sctp_max_message_size(MAX_MESSAGE)
-            .set_sctp_max_buffered_amount(CHANNEL_BUFFER)
-            .set_rtcp_report_interval_audio(REPORTS)
-            .set_stats_interval(Some(REPORTS));
-        // A client that vanishes is noticed within some seconds.
-        config.set_max_stun_rto(Duration::from_millis(1_000));
-        config.set_max_stun_retransmits(5);
+        let config = shared
+            .setup
+            .config()
+            .set_local_ice_credentials(credentials.clone());
         let started = Instant::now();
         let mut rtc = config.build(started);
         for candidate in &shared.candidates {
@@ -229,18 +199,11 @@ impl Peer {
             datagrams,
             answer: String::new(),
             started,
-            jitter: JitterBuffer::new(JitterConfig::default())?,
-            heard_ssrc: None,
-            next_pull: None,
+            voice_in: VoiceIn::new(started)?,
+            voice_out: VoiceOut::new(started)?,
             audio: None,
-            track: VoiceTrack::new(OpusOptions::default())?,
-            frames: VecDeque::new(),
-            sequence: u64::from(rand::random::<u16>() >> 1),
-            timestamp_base: rand::random(),
             channel: None,
             messages: VecDeque::new(),
-            output_delay: OutputDelay::default(),
-            told_delay: Duration::ZERO,
             last_heard: started,
             ice_lost: false,
             connected: false,
@@ -268,7 +231,7 @@ impl Peer {
                 PeerEnd::Failed
             }
         };
-        (end, self.jitter.statistics())
+        (end, self.voice_in.statistics())
     }
 
     async fn hold(
@@ -304,8 +267,8 @@ impl Peer {
             }
             let wake = [
                 Some(wake),
-                self.next_pull,
-                self.track_deadline(),
+                self.voice_in.deadline(),
+                self.connected.then(|| self.voice_out.deadline()).flatten(),
                 self.connected.then_some(self.last_heard + SILENCE),
                 (!self.ever_connected).then_some(connect_by),
                 self.closing.map(|by| by.min(now + FRAME)),
@@ -373,12 +336,8 @@ impl Peer {
                 }
                 self.messages.push_back(text);
             }
-            PeerCommand::Say(frame) => {
-                if self.frames.len() < MAX_FRAMES {
-                    self.frames.push_back(frame);
-                }
-            }
-            PeerCommand::Flush => self.frames.clear(),
+            PeerCommand::Say(frame) => self.voice_out.say(*frame),
+            PeerCommand::Flush => self.voice_out.flush(),
             PeerCommand::Negotiate(offer, reply) => {
                 let _ = reply.send(self.negotiate(&offer));
             }
@@ -407,34 +366,16 @@ impl Peer {
 
     /// Does what is due. `false`: the handler takes no more.
     fn advance(&mut self, now: Instant, handler: &mut impl PeerHandler) -> Result<bool, RtcError> {
-        while let Some(at) = self.next_pull.filter(|at| *at <= now) {
-            let late = now.saturating_duration_since(at);
-            self.next_pull = Some(if late > STOOD_STILL { now } else { at } + FRAME);
-            if let Some(frame) = self
-                .jitter
-                .pull(now.saturating_duration_since(self.started))
-            {
-                handler.sound(frame);
-            }
+        for frame in self.voice_in.due(now) {
+            handler.sound(frame);
         }
         if !self.connected {
             // What is said to nobody is not kept for later.
-            self.frames.clear();
+            self.voice_out.flush();
             return Ok(true);
         }
-        let at = now.saturating_duration_since(self.started);
-        while let Some(frame) = self.frames.front()
-            && self.track.ready_at() <= at
-        {
-            let packet = self.track.say(at, frame);
-            self.frames.pop_front();
-            if !self.send_packet(now, packet.map(Some), handler)? {
-                return Ok(false);
-            }
-        }
-        if self.frames.is_empty() {
-            let packet = self.track.rest(at);
-            if !self.send_packet(now, packet, handler)? {
+        while self.voice_out.send_next(now, &mut self.rtc, self.audio) {
+            if self.drain(now, handler)?.is_none() {
                 return Ok(false);
             }
         }
@@ -455,38 +396,6 @@ impl Peer {
             }
         }
         Ok(true)
-    }
-
-    fn send_packet(
-        &mut self,
-        now: Instant,
-        packet: Result<Option<TrackPacket>, OpusError>,
-        handler: &mut impl PeerHandler,
-    ) -> Result<bool, RtcError> {
-        let packet = match packet {
-            Ok(Some(packet)) => packet,
-            Ok(None) => return Ok(true),
-            Err(error) => {
-                tracing::error!(%error, "a frame was not encoded");
-                return Ok(true);
-            }
-        };
-        let Some((mid, pt)) = self.audio.and_then(|mid| {
-            let params = self.rtc.media(mid)?.remote_pts().first().copied()?;
-            Some((mid, params))
-        }) else {
-            return Ok(true);
-        };
-        let mut api = self.rtc.direct_api();
-        let Some(stream) = api.stream_tx_by_mid(mid, None) else {
-            return Ok(true);
-        };
-        let timestamp = self.timestamp_base.wrapping_add(packet.timestamp as u32);
-        let write = RtpWrite::new(pt, self.sequence.into(), timestamp, now, packet.payload)
-            .marker(packet.marker);
-        stream.write_rtp(write);
-        self.sequence += 1;
-        Ok(self.drain(now, handler)?.is_some())
     }
 
     /// Takes all that str0m has to give. `None`: the handler takes no more.
@@ -527,7 +436,7 @@ impl Peer {
             Event::MediaAdded(media) if media.kind == MediaKind::Audio && self.audio.is_none() => {
                 self.audio = Some(media.mid);
             }
-            Event::RtpPacket(packet) => self.media(now, packet),
+            Event::RtpPacket(packet) => self.voice_in.packet(now, packet),
             Event::ChannelOpen(id, label) => {
                 tracing::debug!(%label, "a data channel opened");
                 self.channel = Some(id);
@@ -540,60 +449,13 @@ impl Peer {
                 };
             }
             Event::MediaEgressStats(stats) => {
-                if let Some(loss) = stats.loss
-                    && let Err(error) = self.track.report_loss(loss)
-                {
-                    tracing::warn!(%error, "error correction was not set");
-                }
-                if let Some(remote) = &stats.remote {
-                    let jitter =
-                        Duration::from_micros(crate::arrival::micros(remote.jitter.into()) as u64);
-                    self.output_delay.report(stats.rtt, jitter);
-                }
-                let delay = self.output_delay.estimate();
-                if delay.abs_diff(self.told_delay) > Duration::from_millis(10) {
-                    self.told_delay = delay;
+                if let Some(delay) = self.voice_out.reported(&stats) {
                     handler.output_delay(delay);
                 }
             }
             _ => {}
         }
         true
-    }
-
-    fn media(&mut self, now: Instant, packet: RtpPacket) {
-        if packet.payload.is_empty() {
-            return;
-        }
-        if self.heard_ssrc != Some(packet.header.ssrc) {
-            if self.heard_ssrc.is_some() {
-                self.jitter.restart();
-            }
-            self.heard_ssrc = Some(packet.header.ssrc);
-        }
-        let at = packet.timestamp.saturating_duration_since(self.started);
-        self.jitter.push(
-            at,
-            MediaPacket {
-                sequence: *packet.seq_no,
-                timestamp: packet.time.numer(),
-                payload: packet.payload,
-            },
-        );
-        // In step with the packets, so that one that is punctual waits no longer than it has to.
-        self.next_pull
-            .get_or_insert(now + JitterConfig::default().min_delay);
-    }
-
-    fn track_deadline(&self) -> Option<Instant> {
-        if !self.connected {
-            return None;
-        }
-        let at = match self.frames.is_empty() {
-            true => self.track.deadline()?,
-            false => self.track.ready_at(),
-        };
-        Some(self.started + at)
     }
 
     fn all_sent(&mut self) -> bool {

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use str0m::Candidate;
-use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::ice::StunMessage;
 use str0m::net::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,9 +20,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::peer::{OfferError, Offering, Peer};
+use crate::setup::{MAX_DATAGRAM, NoCertificate, Setup, local_addresses, read_datagrams};
 
-/// Largest datagram taken; browsers send none above 1,300 bytes.
-const MAX_DATAGRAM: usize = 2_000;
 /// Datagrams that may wait for a peer; more are dropped. Two seconds of sound.
 const INBOX: usize = 128;
 /// Datagrams that may wait for a TCP connection; more are dropped.
@@ -34,8 +32,6 @@ const MAX_CONNECTIONS: usize = 512;
 const TCP_SILENCE: Duration = Duration::from_secs(30);
 /// Addresses that one peer may send from.
 const MAX_ADDRESSES: usize = 16;
-/// Local addresses offered to clients.
-const MAX_CANDIDATES: usize = 8;
 
 /// Where to listen, and how clients reach it.
 #[derive(Clone, Debug)]
@@ -73,8 +69,8 @@ pub enum PortError {
     #[error("cannot list this machine's network addresses: {0}")]
     Addresses(io::Error),
     /// There is no certificate for DTLS.
-    #[error("the crypto library made no certificate for DTLS")]
-    Certificate,
+    #[error(transparent)]
+    Certificate(#[from] NoCertificate),
 }
 
 /// The port. Its tasks end when it and its last peer are dropped.
@@ -88,8 +84,7 @@ pub struct Port {
 pub(crate) struct Shared {
     sockets: Vec<(SocketAddr, Arc<UdpSocket>)>,
     pub candidates: Vec<Candidate>,
-    pub crypto: Arc<CryptoProvider>,
-    pub certificate: DtlsCert,
+    pub setup: Setup,
     routes: Mutex<Routes>,
 }
 
@@ -126,7 +121,7 @@ impl Port {
         let mut sockets = Vec::new();
         let mut failure = None;
         let mut port = config.udp_port;
-        for address in local_addresses(config.address)? {
+        for address in addresses(config.address)? {
             match UdpSocket::bind((address, port)).await {
                 Ok(socket) => {
                     // Where any port will do, all addresses have the same one.
@@ -153,21 +148,25 @@ impl Port {
                 listeners.push(listener);
             }
         }
-        let crypto = Arc::new(str0m::crypto::from_feature_flags());
-        let certificate = crypto
-            .dtls_provider
-            .generate_certificate()
-            .ok_or(PortError::Certificate)?;
+        let setup = Setup::new()?;
         let shared = Arc::new(Shared {
             candidates: candidates(&sockets, &listeners, &config.public_addresses),
             sockets,
-            crypto,
-            certificate,
+            setup,
             routes: Mutex::default(),
         });
         let stop = CancellationToken::new();
         for (local, socket) in &shared.sockets {
-            let reading = read_datagrams(Arc::clone(&shared), *local, Arc::clone(socket));
+            let (routing, destination) = (Arc::clone(&shared), *local);
+            let reading = read_datagrams(Arc::clone(socket), move |source, bytes, at| {
+                routing.route(Datagram {
+                    protocol: Protocol::Udp,
+                    source,
+                    destination,
+                    bytes,
+                    at,
+                });
+            });
             tokio::spawn(stop.clone().run_until_cancelled_owned(reading));
         }
         for listener in listeners {
@@ -339,28 +338,6 @@ fn named_fragment(bytes: &[u8]) -> Option<String> {
     Some(ours.to_owned())
 }
 
-async fn read_datagrams(shared: Arc<Shared>, destination: SocketAddr, socket: Arc<UdpSocket>) {
-    let mut buffer = vec![0; MAX_DATAGRAM];
-    loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((length, source)) => {
-                shared.route(Datagram {
-                    protocol: Protocol::Udp,
-                    source,
-                    destination,
-                    bytes: buffer[..length].to_vec(),
-                    at: Instant::now(),
-                });
-            }
-            // An ICMP error of an earlier datagram; the socket goes on.
-            Err(error) => {
-                tracing::trace!(%error, "a datagram was not received");
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-}
-
 async fn accept_connections(shared: Arc<Shared>, listener: TcpListener) {
     loop {
         match listener.accept().await {
@@ -430,21 +407,11 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// This machine's addresses that clients may reach: those of its interfaces, or the one asked for.
-fn local_addresses(asked: IpAddr) -> Result<Vec<IpAddr>, PortError> {
+fn addresses(asked: IpAddr) -> Result<Vec<IpAddr>, PortError> {
     if !asked.is_unspecified() {
         return Ok(vec![asked]);
     }
-    let mut addresses: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .map_err(PortError::Addresses)?
-        .into_iter()
-        .filter(|interface| !interface.is_link_local())
-        .map(|interface| interface.ip())
-        .collect();
-    // What a client elsewhere can reach comes first.
-    addresses.sort_by_key(|address| (address.is_loopback(), address.is_ipv6()));
-    addresses.dedup();
-    addresses.truncate(MAX_CANDIDATES);
-    Ok(addresses)
+    local_addresses().map_err(PortError::Addresses)
 }
 
 fn candidates(

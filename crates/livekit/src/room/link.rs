@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use duologue_rtc::Setup;
 use livekit_protocol::data_packet::Value;
 use livekit_protocol::leave_request::Action;
 use livekit_protocol::signal_request::Message as Request;
@@ -16,7 +17,7 @@ use prost::Message as _;
 use str0m::media::Mid;
 
 use super::RoomConfig;
-use crate::connection::{Connection, Crypto, Offered, tracks_of};
+use crate::connection::{Connection, Offered, tracks_of};
 use crate::error::ConnectError;
 use crate::packets::packet;
 use crate::socket::{Broken, Socket, Wire, address};
@@ -130,7 +131,7 @@ impl Link {
     pub async fn join(
         config: &RoomConfig,
         token: &str,
-        crypto: &Crypto,
+        setup: &Setup,
     ) -> Result<Self, ConnectError> {
         let (wire, first) = signal(config, token, None).await?;
         let join = match first {
@@ -142,8 +143,8 @@ impl Link {
             Response::Leave(leave) => return Err(ConnectError::Closed(leaving(&leave))),
             _ => return Err(ConnectError::NotLiveKit(config.server.clone())),
         };
-        let publisher = Connection::open(crypto).await?;
-        let subscriber = Connection::open(crypto).await?;
+        let publisher = Connection::open(setup).await?;
+        let subscriber = Connection::open(setup).await?;
         let seconds = |seconds: i32| {
             u64::try_from(seconds)
                 .ok()

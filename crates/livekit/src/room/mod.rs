@@ -10,17 +10,15 @@ use std::time::{Duration, Instant};
 
 use duologue_audio::Frame;
 use duologue_audio::opus::OpusError;
-use duologue_rtc::JitterStatistics;
+use duologue_rtc::{JitterStatistics, Setup, VoiceIn, VoiceOut};
 use tokio::sync::mpsc;
 
 use crate::audience::Audience;
-use crate::connection::Crypto;
 use crate::credentials::Credentials;
 use crate::error::ConnectError;
 use crate::packets::{Inbox, Received};
 use crate::recovery::Recovery;
 use crate::text_stream::TextStream;
-use crate::voice::{VoiceIn, VoiceOut};
 
 use link::Link;
 pub(crate) use link::unix_ms;
@@ -153,12 +151,12 @@ impl Room {
     /// # Errors
     /// [`ConnectError`]: which of the many reasons it is.
     pub async fn join(config: RoomConfig) -> Result<Self, ConnectError> {
-        let crypto = Crypto::new()?;
+        let setup = Setup::new()?;
         let token = match &config.access.token {
             Some(token) => token.clone(),
             None => fresh_token(&config)?,
         };
-        let link = Link::join(&config, &token, &crypto).await?;
+        let link = Link::join(&config, &token, &setup).await?;
         let started = Instant::now();
         let codec = |error: OpusError| ConnectError::Media(error.to_string());
         Ok(Self {

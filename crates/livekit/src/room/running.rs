@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use duologue_rtc::JitterStatistics;
+use duologue_rtc::{JitterStatistics, Setup};
 use futures_util::future::BoxFuture;
 use livekit_protocol::DisconnectReason;
 use livekit_protocol::leave_request::Action;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::link::{Link, SignalWire, Told, leaving, signal, unix_ms};
 use super::{Room, RoomCommand, RoomConfig, RoomEnd, RoomEvent, RoomHandler, fresh_token};
 use crate::audience::Change;
-use crate::connection::{Crypto, Datagram, Polled};
+use crate::connection::{Datagram, Polled};
 use crate::error::ConnectError;
 use crate::packets;
 use crate::recovery::Attempt;
@@ -601,7 +601,7 @@ impl<H: RoomHandler> Running<'_, H> {
                 // One at a time, for what it makes is to be taken before the next.
                 self.room
                     .voice_out
-                    .send_next(now, &mut link.publisher.rtc, offered.voice)
+                    .send_next(now, &mut link.publisher.rtc, Some(offered.voice))
                     || link.send_packet()
             }
             _ => false,
@@ -708,12 +708,12 @@ async fn resume(config: &RoomConfig, token: &str, sid: &str) -> Result<Back, Con
 }
 
 async fn rejoin(config: &RoomConfig, token: String) -> Result<Back, ConnectError> {
-    let crypto = Crypto::new()?;
-    match Link::join(config, &token, &crypto).await {
+    let setup = Setup::new()?;
+    match Link::join(config, &token, &setup).await {
         Ok(link) => Ok(Back::Rejoined(Box::new(link), token)),
         Err(ConnectError::Expired) => {
             let token = fresh_token(config)?;
-            let link = Link::join(config, &token, &crypto).await?;
+            let link = Link::join(config, &token, &setup).await?;
             Ok(Back::Rejoined(Box::new(link), token))
         }
         Err(error) => Err(error),

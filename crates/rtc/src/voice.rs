@@ -1,17 +1,17 @@
-//! The two voices of a room: the user's, out of packets, and ours, into packets.
+//! The two voices of a connection: the user's, out of str0m's packets, and ours, into them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use duologue_audio::Frame;
 use duologue_audio::opus::{OpusError, OpusOptions};
-use duologue_rtc::{
-    JitterBuffer, JitterConfig, JitterStatistics, MediaPacket, OutputDelay, VoiceTrack,
-};
 use str0m::Rtc;
 use str0m::media::Mid;
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::stats::MediaEgressStats;
+
+use crate::arrival::micros;
+use crate::{JitterBuffer, JitterConfig, JitterStatistics, MediaPacket, OutputDelay, VoiceTrack};
 
 /// Frames that wait for their time; more are dropped. Half a second.
 const MAX_FRAMES: usize = 25;
@@ -19,8 +19,8 @@ const MAX_FRAMES: usize = 25;
 const STOOD_STILL: Duration = Duration::from_millis(500);
 const FRAME: Duration = Duration::from_millis(20);
 
-/// The user's voice.
-pub(crate) struct VoiceIn {
+/// The user's voice: 20 ms frames, in step with our clock.
+pub struct VoiceIn {
     started: Instant,
     jitter: JitterBuffer,
     heard: Option<Ssrc>,
@@ -28,6 +28,10 @@ pub(crate) struct VoiceIn {
 }
 
 impl VoiceIn {
+    /// Silence since `started`, from which its clock runs.
+    ///
+    /// # Errors
+    /// [`OpusError`]: there is no decoder.
     pub fn new(started: Instant) -> Result<Self, OpusError> {
         Ok(Self {
             started,
@@ -37,6 +41,7 @@ impl VoiceIn {
         })
     }
 
+    /// Takes a packet.
     pub fn packet(&mut self, now: Instant, packet: RtpPacket) {
         if packet.payload.is_empty() {
             return;
@@ -56,6 +61,7 @@ impl VoiceIn {
                 payload: packet.payload,
             },
         );
+        // In step with the packets, so that one that is punctual waits no longer than it has to.
         self.next_pull
             .get_or_insert(now + JitterConfig::default().min_delay);
     }
@@ -74,6 +80,8 @@ impl VoiceIn {
         frames
     }
 
+    /// When the next frame is due.
+    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.next_pull
     }
@@ -85,13 +93,15 @@ impl VoiceIn {
         }
     }
 
+    /// What its packets went through.
+    #[must_use]
     pub fn statistics(&self) -> JitterStatistics {
         self.jitter.statistics()
     }
 }
 
-/// Our voice.
-pub(crate) struct VoiceOut {
+/// Our voice: frames wait for their time, and packets keep the stream alive while nothing is said.
+pub struct VoiceOut {
     started: Instant,
     track: VoiceTrack,
     frames: VecDeque<Frame>,
@@ -102,6 +112,10 @@ pub(crate) struct VoiceOut {
 }
 
 impl VoiceOut {
+    /// Silence since `started`, from which its clock runs.
+    ///
+    /// # Errors
+    /// [`OpusError`]: there is no encoder.
     pub fn new(started: Instant) -> Result<Self, OpusError> {
         Ok(Self {
             started,
@@ -114,18 +128,21 @@ impl VoiceOut {
         })
     }
 
+    /// Says a frame: at once, or 20 ms after the last. With half a second waiting it is dropped.
     pub fn say(&mut self, frame: Frame) {
         if self.frames.len() < MAX_FRAMES {
             self.frames.push_back(frame);
         }
     }
 
+    /// Drops the frames that wait for their time.
     pub fn flush(&mut self) {
         self.frames.clear();
     }
 
-    /// Sends one packet that is due. `false`: none is.
-    pub fn send_next(&mut self, now: Instant, rtc: &mut Rtc, voice: Mid) -> bool {
+    /// Gives `rtc` one packet that is due, on the media line `voice`; without one it is dropped. `false`: none is
+    /// due.
+    pub fn send_next(&mut self, now: Instant, rtc: &mut Rtc, voice: Option<Mid>) -> bool {
         let at = now.saturating_duration_since(self.started);
         let packet = match self.frames.front() {
             Some(frame) if self.track.ready_at() <= at => {
@@ -144,14 +161,13 @@ impl VoiceOut {
                 return true;
             }
         };
-        let Some(pt) = rtc
-            .media(voice)
-            .and_then(|media| media.remote_pts().first().copied())
+        let Some((mid, pt)) =
+            voice.and_then(|mid| Some((mid, rtc.media(mid)?.remote_pts().first().copied()?)))
         else {
             return true;
         };
         let mut api = rtc.direct_api();
-        let Some(stream) = api.stream_tx_by_mid(voice, None) else {
+        let Some(stream) = api.stream_tx_by_mid(mid, None) else {
             return true;
         };
         let timestamp = self.timestamp_base.wrapping_add(packet.timestamp as u32);
@@ -162,6 +178,8 @@ impl VoiceOut {
         true
     }
 
+    /// When the next packet is due.
+    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let at = match self.frames.is_empty() {
             true => self.track.deadline()?,
@@ -170,7 +188,7 @@ impl VoiceOut {
         Some(self.started + at)
     }
 
-    /// What the server reported of our voice; gives the delay to the listener's ear where it is another than was
+    /// What the other side reported of our voice; gives the delay to the listener's ear where it is another than was
     /// told last.
     pub fn reported(&mut self, stats: &MediaEgressStats) -> Option<Duration> {
         if let Some(loss) = stats.loss
@@ -179,8 +197,7 @@ impl VoiceOut {
             tracing::warn!(%error, "error correction was not set");
         }
         if let Some(remote) = &stats.remote {
-            let jitter =
-                Duration::from_secs_f64(f64::from(remote.jitter) / duologue_rtc::RTP_CLOCK as f64);
+            let jitter = Duration::from_micros(micros(remote.jitter.into()) as u64);
             self.delay.report(stats.rtt, jitter);
         }
         let delay = self.delay.estimate();
