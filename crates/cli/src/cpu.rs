@@ -1,4 +1,4 @@
-//! The processor, seen to before anything else runs: whether it can run this program, and that its threads do not
+//! The processor, seen to before the work begins: whether it can run this program, and that its threads do not
 //! wait for each other by running in circles.
 
 /// What the program was compiled for where it was compiled for more than the architecture's minimum.

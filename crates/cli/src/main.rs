@@ -1,6 +1,7 @@
 //! `duologue`: talk to a machine that talks back.
 
 mod bench;
+mod config_file;
 mod cpu;
 mod engines;
 mod livekit;
@@ -52,8 +53,7 @@ fn main() -> ExitCode {
         eprintln!("duologue: {message}");
         return ExitCode::FAILURE;
     }
-    cpu::wait_asleep();
-    let command = match serve::configured(Cli::command()) {
+    let command = match config_file::configured(Cli::command()) {
         Ok(command) => command,
         Err(error) => return fail(&error),
     };
@@ -64,6 +64,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    if matches!(cli.command, None | Some(Command::Serve(_))) {
+        cpu::wait_asleep();
+    }
     cli.logging.start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -99,7 +102,7 @@ async fn run(command: Option<Command>) -> anyhow::Result<()> {
 
 /// `duologue` alone: `duologue serve` with nothing but the environment and the configuration file.
 fn default_serve() -> anyhow::Result<serve::ServeCommand> {
-    let command = serve::configured(serve::ServeCommand::augment_args(clap::Command::new(
+    let command = config_file::configured(serve::ServeCommand::augment_args(clap::Command::new(
         "duologue",
     )))?;
     let matches = command

@@ -1,0 +1,352 @@
+//! `duologue serve`: the server, with everything in one process unless told otherwise.
+
+mod options;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use duologue_llm::EndpointConfig;
+use duologue_orchestrator::inference::InferencePool;
+use duologue_orchestrator::recording::{self, RecordingConfig};
+use duologue_orchestrator::voice::VoiceClient;
+use duologue_orchestrator::{Engines, Orchestrator, OrchestratorConfig, WebRtc};
+use duologue_rtc::{Port, PortConfig};
+use duologue_session::{Limits, Speculation};
+use duologue_voicepack::VoicepackStore;
+use duologue_worker::{Worker, WorkerConfig};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::engines::{self, DetectorChoice, SILERO, SMART_TURN};
+use crate::livekit::LiveKit;
+use crate::models;
+
+pub use options::{ServeCommand, Switch};
+
+/// A day.
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+impl ServeCommand {
+    /// Serves until it is told to stop.
+    ///
+    /// # Errors
+    /// What could not be loaded, bound or reached.
+    pub async fn run(self) -> anyhow::Result<()> {
+        // Bound first: models take a while, and a taken port should not be found out after it.
+        let listener = TcpListener::bind(self.listen).await.with_context(|| {
+            format!(
+                "cannot listen on {}; choose another address with --listen",
+                self.listen
+            )
+        })?;
+        let address = listener.local_addr()?;
+        let webrtc = self.webrtc(address).await?;
+        let livekit = self.livekit.config()?;
+        let store = VoicepackStore::open_default()?;
+        self.have_models(&store).await?;
+        let (engines, worker) = self.load(&store).await?;
+        let shutdown = CancellationToken::new();
+        let config = self.orchestrator_config()?;
+        if let Some(recording) = &config.recording {
+            start_recording(recording, &shutdown)?;
+        }
+        let orchestrator = Orchestrator::new(engines, config, shutdown.clone())
+            .await?
+            .with_webrtc(webrtc)
+            .with_livekit(livekit.clone());
+        let orchestrator = Arc::new(orchestrator);
+        let (livekit, failure) = livekit
+            .map(|config| self.livekit.start(config, Arc::clone(&orchestrator)))
+            .unzip();
+        let failed = async {
+            match failure {
+                Some(failure) => failure.told().await,
+                None => std::future::pending().await,
+            }
+        };
+        println!(
+            "\nDuologue is ready. Open http://{} and talk.\n",
+            browsable(address)
+        );
+        tokio::spawn(stop_on_signal(shutdown.clone(), livekit));
+        let router = duologue_orchestrator::router(orchestrator);
+        let serving = axum::serve(listener, router)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let deadline = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(15)).await;
+        };
+        tokio::select! {
+            served = serving => served.context("the server failed")?,
+            () = deadline => tracing::warn!("some connections did not close in time"),
+            failed = failed => return failed.context("--livekit"),
+        }
+        if let Some(worker) = worker {
+            worker.drain().await;
+        }
+        Ok(())
+    }
+
+    async fn webrtc(&self, listen: SocketAddr) -> anyhow::Result<Option<WebRtc>> {
+        if self.no_webrtc {
+            return Ok(None);
+        }
+        let port = self.webrtc_port.unwrap_or(listen.port());
+        // Firefox takes no loopback address, so a server for this machine alone has its others too: a call needs
+        // what only the HTTP answer holds, wherever it comes from.
+        let address = match listen.ip() {
+            ip if !ip.is_loopback() => ip,
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let config = PortConfig {
+            udp_port: port,
+            // On the port of HTTP there is no room for TCP calls.
+            tcp_port: (port != listen.port() || port == 0).then_some(port),
+            address,
+            public_addresses: self.public_address.clone(),
+        };
+        let port = Port::bind(&config)
+            .await
+            .context("--webrtc-port PORT takes another one, --no-webrtc none")?;
+        tracing::info!(addresses = ?port.addresses(), "WebRTC calls are taken");
+        Ok(Some(WebRtc::new(port, self.ice_server.clone())))
+    }
+
+    async fn have_models(&self, store: &VoicepackStore) -> anyhow::Result<()> {
+        let mut wanted = vec![self.asr.clone()];
+        if self.worker.is_none() && self.voice != "tone" {
+            wanted.push(self.voice.split(':').next().unwrap_or_default().to_owned());
+        }
+        if self.llm_url.is_none() {
+            wanted.push(self.llm.clone());
+        }
+        if self.vad == DetectorChoice::Silero {
+            wanted.push(SILERO.to_owned());
+        }
+        if !self.no_end_of_turn {
+            wanted.push(SMART_TURN.to_owned());
+        }
+        if self.no_pull {
+            let missing: Vec<String> = wanted
+                .into_iter()
+                .filter(|name| store.find(name).is_err())
+                .collect();
+            if !missing.is_empty() {
+                bail!(
+                    "models are missing: run `duologue models pull {}`",
+                    missing.join(" ")
+                );
+            }
+            return Ok(());
+        }
+        models::ensure(&wanted).await
+    }
+
+    async fn load(&self, store: &VoicepackStore) -> anyhow::Result<(Engines, Option<Worker>)> {
+        let asr_options = duologue_asr::LoadOptions {
+            threads: self.asr_threads,
+            ..duologue_asr::LoadOptions::default()
+        };
+        let (llm_name, endpoint) = match (&self.llm_url, &self.llm_model) {
+            (Some(url), Some(model)) => (model, Some(endpoint_config(url, model))),
+            _ => (&self.llm, None),
+        };
+        let llm_config = engines::llm_config(store, llm_name, endpoint, self.llm_threads)?;
+        let (voice, recognizer, chat, detector, end_of_turn) = tokio::try_join!(
+            self.voice(store),
+            engines::recognizer(store, &self.asr, asr_options),
+            engines::chat(llm_name, llm_config),
+            engines::detector(store, self.vad),
+            async {
+                if self.no_end_of_turn {
+                    return Ok(None);
+                }
+                engines::end_of_turn(store, self.mind_threads.max(1))
+                    .await
+                    .map(Some)
+            },
+        )?;
+        let (channel, worker) = voice;
+        let waiting = usize::from(self.max_sessions) * 4;
+        let engines = Engines {
+            recognizer,
+            chat,
+            voice: VoiceClient::new(channel),
+            detector,
+            end_of_turn,
+            ear: InferencePool::new("ear", 1, waiting),
+            mind: InferencePool::new("mind", self.mind_threads.max(1), waiting),
+        };
+        Ok((engines, worker))
+    }
+
+    /// The voice worker: one elsewhere, or one of our own behind the same interface.
+    async fn voice(&self, store: &VoicepackStore) -> anyhow::Result<(Channel, Option<Worker>)> {
+        if let Some(url) = &self.worker {
+            let endpoint = Endpoint::from_shared(url.clone())
+                .with_context(|| {
+                    format!("--worker {url:?} is not an address; write it as http://host:port")
+                })?
+                .connect_timeout(Duration::from_secs(5));
+            let channel = endpoint.connect().await.with_context(|| {
+                format!("cannot reach the TTS worker at {url}; start one there with `duologue worker --listen ADDR`")
+            })?;
+            return Ok((channel, None));
+        }
+        let config = WorkerConfig {
+            default_voice: Some(self.voice.split(':').next().unwrap_or_default().to_owned()),
+            // Beside the sessions there are requests for single texts.
+            max_sessions: usize::from(self.max_sessions) * 2,
+            ..WorkerConfig::default()
+        };
+        let worker = Worker::start(config, store.clone()).await?;
+        Ok((worker.channel(), Some(worker)))
+    }
+
+    fn orchestrator_config(&self) -> anyhow::Result<OrchestratorConfig> {
+        let seconds = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
+        let mut config = OrchestratorConfig {
+            max_sessions: self.max_sessions.into(),
+            language: self.language.clone(),
+            voice: self.voice.clone(),
+            speaking_threshold_scale: self.speaking_threshold_scale,
+            limits: Limits {
+                idle_timeout: seconds(self.idle_timeout),
+                max_duration: seconds(self.max_duration),
+                max_turns: (self.max_turns > 0).then_some(self.max_turns),
+                goodbye: self.goodbye.clone(),
+                history_tokens: self.history_tokens as usize,
+                ..Limits::default()
+            },
+            speculation: match self.speculation {
+                Switch::On => Speculation::On,
+                Switch::Off => Speculation::Off,
+            },
+            recording: self.record.clone().map(|folder| RecordingConfig {
+                folder,
+                keep: self.record_keep.map(|days| DAY * days),
+            }),
+            ..OrchestratorConfig::default()
+        };
+        config.hearing.cleaner.echo = self.echo_cancellation == Switch::On;
+        if self.noise_gate == Switch::Off {
+            config.hearing.gate = None;
+        }
+        config.timing.partials =
+            (self.partials_ms > 0).then(|| Duration::from_millis(self.partials_ms));
+        match self
+            .instructions
+            .as_deref()
+            .map(|text| (text, text.strip_prefix('@')))
+        {
+            None => {}
+            Some((_, Some(file))) => {
+                config.instructions = std::fs::read_to_string(file)
+                    .with_context(|| format!("cannot read the instructions in {file}"))?;
+            }
+            Some((text, None)) => config.instructions = text.to_owned(),
+        }
+        Ok(config)
+    }
+}
+
+/// Says loudly that sessions are kept, and deletes what is too old, now and every hour.
+fn start_recording(config: &RecordingConfig, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    recording::check(&config.folder).with_context(|| {
+        format!(
+            "cannot keep recordings in {}; choose another folder with --record",
+            config.folder.display()
+        )
+    })?;
+    let kept = match config.keep {
+        Some(keep) => format!("deleted after {} days", keep.as_secs() / DAY.as_secs()),
+        None => "never deleted".to_owned(),
+    };
+    let folder = config.folder.display();
+    println!(
+        "\nRECORDING IS ON: every session's words and sound are kept in {folder} ({kept}).\n\
+         Tell the people who talk to this server; their clients are told."
+    );
+    tracing::warn!(%folder, %kept, "recording is on: words and sound of every session are kept");
+    let Some(keep) = config.keep else {
+        return Ok(());
+    };
+    let (folder, shutdown) = (config.folder.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        let mut hours = tokio::time::interval(Duration::from_secs(3_600));
+        loop {
+            tokio::select! {
+                _ = hours.tick() => {}
+                () = shutdown.cancelled() => return,
+            }
+            let folder = folder.clone();
+            let pruning = tokio::task::spawn_blocking(move || {
+                recording::prune(&folder, keep, std::time::SystemTime::now())
+            });
+            match pruning.await {
+                Ok(Ok(pruned)) if pruned.deleted > 0 => {
+                    tracing::info!(deleted = pruned.deleted, "old recordings were deleted");
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "old recordings were not looked for"),
+                Err(error) => tracing::warn!(%error, "old recordings were not looked for"),
+            }
+        }
+    });
+    Ok(())
+}
+
+fn endpoint_config(url: &str, model: &str) -> EndpointConfig {
+    let key = |name: &str| std::env::var(name).ok().filter(|key| !key.is_empty());
+    EndpointConfig {
+        url: url.to_owned(),
+        model: model.to_owned(),
+        api_key: key("DUOLOGUE_LLM_API_KEY").or_else(|| key("OPENAI_API_KEY")),
+        ..EndpointConfig::default()
+    }
+}
+
+/// An address that a browser on this machine can open.
+fn browsable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() || address.ip().is_loopback() {
+        format!("localhost:{}", address.port())
+    } else {
+        address.to_string()
+    }
+}
+
+async fn stop_on_signal(shutdown: CancellationToken, livekit: Option<LiveKit>) {
+    #[cfg(unix)]
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {
+            // Whoever sends SIGTERM has time, and another server for new conversations.
+            if let Some(livekit) = livekit {
+                tracing::info!("stopping: no more LiveKit rooms are taken; Ctrl-C stops at once");
+                tokio::select! {
+                    () = livekit.drain() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+            }
+        }
+    }
+    tracing::info!("stopping: sessions are ended; once more stops at once");
+    shutdown.cancel();
+    if tokio::signal::ctrl_c().await.is_ok() {
+        std::process::exit(130);
+    }
+}
