@@ -4,6 +4,7 @@
 //! [`mouth`], the protocol in [`realtime`]. What is here moves sound and events between them.
 
 mod driver;
+pub mod fleet;
 mod http;
 pub mod inference;
 mod livekit;

@@ -11,12 +11,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Detector, HearingConfig, LEAD};
+use crate::fleet::{Fleet, Mode, Wanted};
 use crate::http::ApiError;
 use crate::inference::InferencePool;
 use crate::livekit::LiveKitConfig;
 use crate::realtime::{HEARING_RATE, SessionSettings, VoiceNames};
 use crate::recording::{RecordingConfig, SessionFile};
-use crate::voice::{VoiceChoice, VoiceClient, VoiceError, VoiceSession};
+use crate::voice::{VoiceChoice, VoiceError, VoiceSession};
 use crate::webrtc::WebRtc;
 
 /// The models that sessions share.
@@ -26,7 +27,7 @@ pub struct Engines {
     /// Thinks.
     pub chat: Arc<dyn ChatModel>,
     /// Speaks.
-    pub voice: VoiceClient,
+    pub fleet: Fleet,
     /// Hears that somebody speaks.
     pub detector: Detector,
     /// Judges whether a turn is over; without it a fixed silence decides.
@@ -106,16 +107,16 @@ pub(crate) struct Admission {
 }
 
 impl Orchestrator {
-    /// Joins the engines. Asks the voice worker what voices it has.
+    /// Joins the engines. Asks the voice workers what voices they have.
     ///
     /// # Errors
-    /// When the worker cannot be reached, or has no such voice as the configuration names.
+    /// When no worker can be reached, or none has such a voice as the configuration names.
     pub async fn new(
         engines: Engines,
         mut config: OrchestratorConfig,
         shutdown: CancellationToken,
     ) -> Result<Self, VoiceError> {
-        let mut models = engines.voice.models().await?;
+        let mut models = engines.fleet.models().await?;
         models.sort_by_key(|model| !model.is_default);
         let mut known = Vec::new();
         for model in models {
@@ -290,7 +291,8 @@ impl Orchestrator {
     ) -> Result<Admission, ApiError> {
         let seed = self.new_seed();
         let choice = VoiceChoice::parse(&self.config.voice, 1.0);
-        let voice = self.engines.voice.open(seed.clone(), choice, LEAD).await?;
+        let wanted = Wanted::new(&seed, choice, Mode::Session);
+        let voice = self.engines.fleet.open(wanted, seed.clone(), LEAD).await?;
         Ok(Admission {
             slot,
             seed,

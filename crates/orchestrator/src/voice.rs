@@ -12,6 +12,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::fleet::Slot;
+
 /// Pieces of text that may wait for the worker, and frames that may wait for the session.
 const QUEUE: usize = 64;
 /// Longest wait for a worker to answer a call that needs no speech.
@@ -25,6 +27,14 @@ pub enum VoiceError {
     /// All slots of the worker are taken.
     #[error("the voice worker is full: {0}")]
     Busy(String),
+    /// No worker has room.
+    #[error("{why}; try again in {} s", .retry_after.as_secs_f32().ceil())]
+    Full {
+        /// What was found.
+        why: String,
+        /// When asking again makes sense.
+        retry_after: Duration,
+    },
     /// No such voice.
     #[error("{0}")]
     UnknownVoice(String),
@@ -126,6 +136,8 @@ impl VoiceClient {
             client,
             id: session_id,
             choice,
+            worker: String::new(),
+            slot: None,
         })
     }
 }
@@ -135,9 +147,25 @@ pub struct VoiceSession {
     client: TtsWorkerClient<Channel>,
     id: String,
     choice: VoiceChoice,
+    worker: String,
+    /// Given back once the worker has ended the session.
+    slot: Option<Slot>,
 }
 
 impl VoiceSession {
+    /// Says which worker of a fleet it is on, and in which room.
+    pub(crate) fn on(mut self, worker: String, slot: Slot) -> Self {
+        self.worker = worker;
+        self.slot = Some(slot);
+        self
+    }
+
+    /// The worker that speaks; empty where it is not one of a fleet.
+    #[must_use]
+    pub fn worker(&self) -> &str {
+        &self.worker
+    }
+
     /// The voice it was opened with.
     #[must_use]
     pub fn choice(&self) -> &VoiceChoice {
@@ -204,11 +232,13 @@ impl Drop for VoiceSession {
         let request = EndSessionRequest {
             session_id: std::mem::take(&mut self.id),
         };
+        let slot = self.slot.take();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = within(CALL_DEADLINE, client.end_session(request)).await {
                     tracing::debug!(%error, "the worker did not end a session");
                 }
+                drop(slot);
             });
         }
     }

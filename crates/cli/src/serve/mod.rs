@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use duologue_llm::EndpointConfig;
+use duologue_orchestrator::fleet::Fleet;
 use duologue_orchestrator::inference::InferencePool;
 use duologue_orchestrator::recording::{self, RecordingConfig};
 use duologue_orchestrator::voice::VoiceClient;
@@ -18,7 +19,7 @@ use duologue_voicepack::VoicepackStore;
 use duologue_worker::{Worker, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use crate::engines::{self, DetectorChoice, SILERO, SMART_TURN};
 use crate::livekit::LiveKit;
@@ -118,7 +119,7 @@ impl ServeCommand {
 
     async fn have_models(&self, store: &VoicepackStore) -> anyhow::Result<()> {
         let mut wanted = vec![self.asr.clone()];
-        if self.worker.is_none() && self.voice != "tone" {
+        if self.worker.is_empty() && self.voice != "tone" {
             wanted.push(self.voice.split(':').next().unwrap_or_default().to_owned());
         }
         if self.llm_url.is_none() {
@@ -157,7 +158,7 @@ impl ServeCommand {
         };
         let llm_config = engines::llm_config(store, llm_name, endpoint, self.llm_threads)?;
         let (voice, recognizer, chat, detector, end_of_turn) = tokio::try_join!(
-            self.voice(store),
+            self.fleet(store),
             engines::recognizer(store, &self.asr, asr_options),
             engines::chat(llm_name, llm_config),
             engines::detector(store, self.vad),
@@ -170,12 +171,12 @@ impl ServeCommand {
                     .map(Some)
             },
         )?;
-        let (channel, worker) = voice;
+        let (fleet, worker) = voice;
         let waiting = usize::from(self.max_sessions) * 4;
         let engines = Engines {
             recognizer,
             chat,
-            voice: VoiceClient::new(channel),
+            fleet,
             detector,
             end_of_turn,
             ear: InferencePool::new("ear", 1, waiting),
@@ -184,18 +185,10 @@ impl ServeCommand {
         Ok((engines, worker))
     }
 
-    /// The voice worker: one elsewhere, or one of our own behind the same interface.
-    async fn voice(&self, store: &VoicepackStore) -> anyhow::Result<(Channel, Option<Worker>)> {
-        if let Some(url) = &self.worker {
-            let endpoint = Endpoint::from_shared(url.clone())
-                .with_context(|| {
-                    format!("--worker {url:?} is not an address; write it as http://host:port")
-                })?
-                .connect_timeout(Duration::from_secs(5));
-            let channel = endpoint.connect().await.with_context(|| {
-                format!("cannot reach the TTS worker at {url}; start one there with `duologue worker --listen ADDR`")
-            })?;
-            return Ok((channel, None));
+    /// The voice workers: those elsewhere, or one of our own behind the same interface.
+    async fn fleet(&self, store: &VoicepackStore) -> anyhow::Result<(Fleet, Option<Worker>)> {
+        if !self.worker.is_empty() {
+            return Ok((remote(&self.worker).await?, None));
         }
         let config = WorkerConfig {
             default_voice: Some(self.voice.split(':').next().unwrap_or_default().to_owned()),
@@ -204,7 +197,9 @@ impl ServeCommand {
             ..WorkerConfig::default()
         };
         let worker = Worker::start(config, store.clone()).await?;
-        Ok((worker.channel(), Some(worker)))
+        let client = VoiceClient::new(worker.channel());
+        let fleet = Fleet::of([("in-process".to_owned(), client)]);
+        Ok((fleet, Some(worker)))
     }
 
     fn orchestrator_config(&self) -> anyhow::Result<OrchestratorConfig> {
@@ -298,6 +293,39 @@ fn start_recording(config: &RecordingConfig, shutdown: &CancellationToken) -> an
         }
     });
     Ok(())
+}
+
+/// Workers at `urls`. One that cannot be reached now is tried again when it is needed, unless it is the only one.
+async fn remote(urls: &[String]) -> anyhow::Result<Fleet> {
+    let mut workers = Vec::new();
+    let mut failure = None;
+    let mut reached = false;
+    for url in urls {
+        let endpoint = Endpoint::from_shared(url.clone())
+            .with_context(|| {
+                format!("--worker {url:?} is not an address; write it as http://host:port")
+            })?
+            .connect_timeout(Duration::from_secs(5));
+        let channel = match endpoint.connect().await {
+            Ok(channel) => {
+                reached = true;
+                channel
+            }
+            Err(error) => {
+                let error = anyhow::Error::new(error).context(format!(
+                    "cannot reach the TTS worker at {url}; start one there with `duologue worker --listen ADDR`"
+                ));
+                tracing::warn!("{error:#}");
+                failure = Some(error);
+                endpoint.connect_lazy()
+            }
+        };
+        workers.push((url.clone(), VoiceClient::new(channel)));
+    }
+    match failure {
+        Some(error) if !reached => Err(error),
+        _ => Ok(Fleet::of(workers)),
+    }
 }
 
 fn endpoint_config(url: &str, model: &str) -> EndpointConfig {

@@ -99,14 +99,16 @@ pub struct ServeCommand {
     )]
     pub(super) voice: String,
 
-    /// A TTS worker elsewhere, such as `http://10.0.0.5:50051`; without it one runs in this process
+    /// A TTS worker elsewhere, such as `http://10.0.0.5:50051`; several times, or separated by commas: sessions are
+    /// shared among them. Without it one runs in this process
     #[arg(
         long,
         env = "DUOLOGUE_WORKER",
         value_name = "URL",
+        value_delimiter = ',',
         help_heading = "Models"
     )]
-    pub(super) worker: Option<String>,
+    pub(super) worker: Vec<String>,
 
     /// Speech recognizer: the name of a Whisper voicepack
     #[arg(

@@ -157,7 +157,7 @@ impl<O: Outbound> Driver<O> {
             buffer_from: Duration::ZERO,
             mouth: Mouth::new(lead.unwrap_or(config.lead), config.interruption.max_rewind),
             encoder: None,
-            speaking: Speaking::new(engines.voice.clone(), &seed, voice),
+            speaking: Speaking::new(engines.fleet.clone(), &seed, voice),
             transcribing: HashMap::new(),
             thinking: None,
             speculating: None,

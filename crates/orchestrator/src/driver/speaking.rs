@@ -10,7 +10,8 @@ use duologue_rpc::{AudioFrame, ControlAction};
 use duologue_session::ReplyId;
 use tokio::sync::mpsc;
 
-use crate::voice::{Utterance, VoiceChoice, VoiceClient, VoiceError, VoiceSession};
+use crate::fleet::{Fleet, Mode, Wanted};
+use crate::voice::{Utterance, VoiceChoice, VoiceError, VoiceSession};
 
 /// How far a voice may run ahead of its listener.
 pub const LEAD: Duration = Duration::from_millis(1_500);
@@ -21,7 +22,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<VoiceSession, VoiceError>> + S
 
 /// A session's voice: open, or being opened; what it says now, and what it is still to be told.
 pub struct Speaking {
-    client: VoiceClient,
+    fleet: Fleet,
     seed: String,
     opened: u64,
     session: Option<Arc<VoiceSession>>,
@@ -58,9 +59,9 @@ pub enum Voiced {
 
 impl Speaking {
     /// Speaks with a session that is open.
-    pub fn new(client: VoiceClient, seed: &str, session: VoiceSession) -> Self {
+    pub fn new(fleet: Fleet, seed: &str, session: VoiceSession) -> Self {
         Self {
-            client,
+            fleet,
             seed: seed.into(),
             opened: 0,
             session: Some(Arc::new(session)),
@@ -81,8 +82,15 @@ impl Speaking {
         }
         self.opened += 1;
         let id = format!("{}-{}", self.seed, self.opened);
-        let client = self.client.clone();
-        self.opening = Some(Box::pin(async move { client.open(id, choice, LEAD).await }));
+        let wanted = Wanted {
+            last_worker: self
+                .session
+                .as_ref()
+                .map(|session| session.worker().to_owned()),
+            ..Wanted::new(&self.seed, choice, Mode::Session)
+        };
+        let fleet = self.fleet.clone();
+        self.opening = Some(Box::pin(async move { fleet.open(wanted, id, LEAD).await }));
     }
 
     /// Adds text to a reply; the first begins it. `false`: the voice is too far behind to take more.

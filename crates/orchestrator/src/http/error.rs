@@ -77,6 +77,10 @@ impl From<VoiceError> for ApiError {
     fn from(error: VoiceError) -> Self {
         match error {
             VoiceError::Busy(_) => Self::full(error.to_string(), 2),
+            VoiceError::Full { retry_after, .. } => {
+                let seconds = retry_after.as_secs_f32().ceil() as u32;
+                Self::full(error.to_string(), seconds.max(1))
+            }
             VoiceError::UnknownVoice(message) => Self {
                 code: "voice_not_found",
                 ..Self::invalid("voice", message)

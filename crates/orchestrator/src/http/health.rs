@@ -20,7 +20,7 @@ pub(super) async fn ready(State(orchestrator): State<Arc<Orchestrator>>) -> (Sta
         let body = format!("full: all {limit} sessions are taken\n");
         return (StatusCode::SERVICE_UNAVAILABLE, body);
     }
-    match orchestrator.engines().voice.models().await {
+    match orchestrator.engines().fleet.models().await {
         Ok(_) => (StatusCode::OK, "ready\n".into()),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     }

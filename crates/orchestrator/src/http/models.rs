@@ -47,7 +47,7 @@ async fn all(orchestrator: &Orchestrator) -> Result<Vec<Value>, ApiError> {
             json!({"kind": "asr", "name": asr.name, "languages": asr.languages, "default": true}),
         ),
     ];
-    for voice in engines.voice.models().await? {
+    for voice in engines.fleet.models().await? {
         let speakers: Vec<Value> = voice
             .speakers
             .iter()

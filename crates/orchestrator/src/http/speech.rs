@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use super::ApiError;
 use crate::Orchestrator;
+use crate::fleet::{Mode, Wanted};
 use crate::realtime::{AudioEncoding, OutputEncoder};
 use crate::voice::{Utterance, VoiceError, VoiceSession};
 
@@ -86,11 +87,9 @@ pub(super) async fn speak(
     let choice = orchestrator
         .voice_choice(&name, speed.clamp(0.5, 2.0))
         .map_err(|message| ApiError::invalid("voice", message))?;
-    let session = orchestrator
-        .engines()
-        .voice
-        .open(format!("speech-{}", orchestrator.new_seed()), choice, LEAD)
-        .await?;
+    let id = format!("speech-{}", orchestrator.new_seed());
+    let wanted = Wanted::new(&id, choice, Mode::Text);
+    let session = orchestrator.engines().fleet.open(wanted, id, LEAD).await?;
     let mut clauses = Speakable::new("en", ClauseRules::default());
     let mut pieces = clauses.push(&request.input);
     pieces.extend(clauses.finish());
