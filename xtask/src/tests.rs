@@ -37,6 +37,14 @@ const SOUND_SERVER: Package = Package {
     zypper: "pulseaudio pulseaudio-utils alsa-plugins-pulse",
     brew: "",
 };
+/// The registry of a fleet, which tests run for real.
+const REDIS: Package = Package {
+    apt: "redis-server",
+    dnf: "redis",
+    pacman: "redis",
+    zypper: "redis",
+    brew: "redis",
+};
 /// Where the browser tests look for a browser.
 const BROWSERS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
 
@@ -111,6 +119,9 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
 
 fn tools(python: bool, node: bool) -> Outcome {
     let mut missing = Vec::new();
+    if which("redis-server").is_none() {
+        missing.push(&REDIS);
+    }
     if python && !has_venv() {
         missing.push(&PYTHON);
     }
