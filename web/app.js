@@ -6,8 +6,9 @@ import { Connection } from "./connection.js";
 import { canStop, history, initial, phase, reduce } from "./conversation.js";
 import { Levels } from "./levels.js";
 import { encode, loudness } from "./pcm.js";
-import { MICROPHONE_LOST, callRefused, connectionProblem, fellBack, microphoneObstacle, microphoneRefused } from "./problems.js";
-import { DEFAULTS, appliesAtOnce, callAddress, choices, realtimeAddress, sessionUpdate, settle, voicesFor } from "./settings.js";
+import { MICROPHONE_LOST, connectionProblem, fellBack, microphoneObstacle, microphoneRefused, wayRefused } from "./problems.js";
+import { RoomCall } from "./room.js";
+import { DEFAULTS, addressOf, appliesAtOnce, choices, sessionUpdate, settle, voicesFor, waysOf } from "./settings.js";
 import { View } from "./view.js";
 
 const STORED = "duologue.settings";
@@ -75,7 +76,7 @@ const audio = new Audio({
     document.body.dataset.replyLevel = level.toFixed(3);
   },
   playing({ type, item, ms }) {
-    if (type === "started" && connection === call) {
+    if (type === "started" && connection !== socket) {
       dispatch({ type: "local.started", item, delay_ms: audio.remote?.delay });
     } else if (type === "started") {
       const waited = performance.now() - firstAudio.time + audio.latency() * 1000;
@@ -98,7 +99,7 @@ function report(item, ms) {
   document.body.dataset.playedMs = String(Math.round(ms));
   dispatch({ type: "local.heard", item, ms });
   // Of a call the server knows as much as we do: when it sent what, and how long that takes.
-  if (!state.duologue || connection === call) return;
+  if (!state.duologue || connection !== socket) return;
   connection.send({ type: "duologue.playout", item_id: item, content_index: 0, audio_end_ms: Math.round(ms) });
 }
 
@@ -111,9 +112,11 @@ setInterval(reportNow, REPORT_MS);
 
 // Connection
 
-// ?transport=webrtc or websocket takes that one and no other.
+// ?transport=livekit, webrtc or websocket takes that one and no other.
 const forced = new URLSearchParams(location.search).get("transport");
-let noCall = forced === "websocket" || !("RTCPeerConnection" in window) ? "" : null; // why there is no call
+const failed = new Map(); // ways that did not work, and why
+let offeredWays = null; // as the server has them
+let way = null;
 let toldWay = 0;
 
 const handlers = {
@@ -121,7 +124,7 @@ const handlers = {
   open() {
     dispatch({ type: "local.open" });
     connection.send(sessionUpdate(settings, { sound: soundPossible() }));
-    if (noCall) dispatch({ type: "local.notice", level: "info", text: fellBack(noCall), keep: true });
+    if (failed.size > 0) dispatch({ type: "local.notice", level: "info", text: fellBack(way, failed), keep: true });
     for (const item of history(state)) connection.send({ type: "conversation.item.create", item });
     if (waitingText !== null) type(waitingText);
     if (offered.voice.length === 0) loadChoices();
@@ -138,15 +141,19 @@ const handlers = {
     toldWay = ms;
     connection.send({ type: "duologue.output_delay", delay_ms: Math.round(ms) });
   },
+  agent(doing) {
+    document.body.dataset.agent = doing;
+    dispatch({ type: "local.agent", state: doing });
+  },
   unavailable(why) {
-    console.warn(`No WebRTC call: ${why}`);
+    console.warn(`No conversation over ${way}: ${why}`);
     audio.detach();
-    if (forced === "webrtc") {
-      dispatch({ type: "local.closed", text: callRefused(why) });
+    if (forced === way) {
+      dispatch({ type: "local.closed", text: wayRefused(way, why) });
       quiet();
       return;
     }
-    noCall = why;
+    failed.set(way, why);
     connect();
   },
   waiting: (failure, seconds) => dispatch({ type: "local.waiting", text: connectionProblem(failure, seconds) }),
@@ -158,17 +165,28 @@ const handlers = {
 
 const socket = new Connection(handlers);
 const call = new Call(handlers);
+const room = new RoomCall(handlers);
 let connection = socket;
 
 function connect() {
   connection.close();
   audio.detach();
-  const calling = noCall === null && soundPossible();
-  connection = calling ? call : socket;
-  document.body.dataset.transport = calling ? "webrtc" : "websocket";
+  const possible = { sound: soundPossible(), calls: "RTCPeerConnection" in window };
+  way = waysOf(offeredWays, forced, possible).find((each) => !failed.has(each)) ?? "websocket";
+  connection = { livekit: room, webrtc: call, websocket: socket }[way];
+  document.body.dataset.transport = way;
   toldWay = 0;
-  call.outputMs = audio.latency() * 1000;
-  connection.open((calling ? callAddress : realtimeAddress)(document.baseURI, settings));
+  connection.outputMs = audio.latency() * 1000;
+  connection.open(addressOf(way, document.baseURI, settings));
+}
+
+async function loadWays() {
+  try {
+    const answer = await fetch("v1/realtime/transports");
+    if (answer.ok) offeredWays = (await answer.json()).transports;
+  } catch {
+    // The page says so when a conversation is begun.
+  }
 }
 
 // What the user does
@@ -200,8 +218,10 @@ async function talk() {
     return;
   }
   audio.mute(state.muted);
-  call.microphone(audio.microphone.stream.getAudioTracks()[0]);
+  const track = audio.microphone.stream.getAudioTracks()[0];
+  for (const each of [call, room]) each.microphone(track);
   dispatch({ type: "local.microphone", open: true });
+  await waysKnown;
   if (state.connection === "asking") connect();
   stayAwake(true);
 }
@@ -214,7 +234,7 @@ function hangUp() {
 }
 
 function quiet() {
-  call.microphone(null);
+  for (const each of [call, room]) each.microphone(null);
   audio.closeMicrophone();
   dispatch({ type: "local.microphone", open: false });
   stayAwake(false);
@@ -239,6 +259,7 @@ function pressed() {
 function mute() {
   if (!state.microphone) return;
   audio.mute(!state.muted);
+  room.mute(!state.muted);
   dispatch({ type: "local.muted", muted: !state.muted });
 }
 
@@ -260,6 +281,7 @@ async function submit() {
     return;
   }
   waitingText = text;
+  await waysKnown;
   if (state.connection === "off" || state.connection === "waiting") connect();
 }
 
@@ -403,4 +425,5 @@ function frame(time) {
 
 requestAnimationFrame(frame);
 draw();
+const waysKnown = loadWays();
 loadChoices();

@@ -17,6 +17,7 @@ export function initial() {
     recorded: false, // the server keeps this conversation
     duologue: false, // the server speaks the duologue.* events
     serverState: null,
+    agent: null, // what an agent in a LiveKit room does, where the server says no more
     userSpeaking: false,
     muted: false,
     held: false, // sound held because the user spoke over it
@@ -38,9 +39,9 @@ export function initial() {
 export function phase(state) {
   if (state.connection !== "open") return state.connection;
   if (state.held || state.serverState === "barged_in") return "held";
-  if (state.playing !== null) return "speaking";
+  if (state.playing !== null || (state.serverState === null && state.agent === "speaking")) return "speaking";
   if (state.userSpeaking || state.serverState === "listening") return "hearing";
-  if (replyAwaited(state) || state.serverState === "thinking") return "thinking";
+  if (replyAwaited(state) || (state.serverState ?? state.agent) === "thinking") return "thinking";
   if (state.serverState === "ended") return "ended";
   if (!state.microphone) return "ready";
   return state.muted ? "muted" : "listening";
@@ -266,6 +267,13 @@ const HANDLERS = {
   "local.asking": (state) => (state.connection === "off" ? { ...state, connection: "asking", notice: null } : state),
   "local.microphone": (state, { open }) => ({ ...state, microphone: open, muted: open && state.muted }),
   "local.connecting": (state) => ({ ...state, connection: "connecting" }),
+  "local.agent": (state, { state: agent }) => ({ ...state, agent }),
+  // A transcript as it stands now; it may change.
+  "local.partial": (state, { item, text }) => {
+    const known = find(state, item);
+    if (known?.committed && !known.pending) return state; // its final words are there
+    return update(ensure(state, item, "user"), item, { text });
+  },
   "local.open": (state) => ({ ...state, connection: "open", notice: null }),
   "local.waiting": (state, { text }, effects) => lost(state, "waiting", text, effects),
   "local.closed": (state, { text }, effects) => lost(state, "off", text ?? null, effects),
@@ -354,6 +362,7 @@ function lost(state, connection, text, effects) {
     ...state,
     connection,
     serverState: null,
+    agent: null,
     userSpeaking: false,
     held: false,
     playing: null,

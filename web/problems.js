@@ -30,14 +30,23 @@ export function microphoneRefused(name) {
   }
 }
 
-/** No call could be made, and a WebSocket is used instead. @param {string} why */
-export function fellBack(why) {
-  return `Talking over a WebSocket, which reacts a little later: a WebRTC call could not be made (${why}).`;
+const COULD_NOT = { livekit: "a LiveKit room could not be used", webrtc: "a WebRTC call could not be made" };
+
+/**
+ * What was tried first did not work, and something else is used.
+ * @param {"webrtc"|"websocket"} way that is used
+ * @param {Map<string, string>} failed ways, and why
+ */
+export function fellBack(way, failed) {
+  const reasons = [...failed].map(([each, why]) => `${COULD_NOT[each]} (${why})`).join(", and ");
+  const used = way === "websocket" ? "over a WebSocket, which reacts a little later" : "with this server itself over WebRTC";
+  return `Talking ${used}: ${reasons}.`;
 }
 
-/** No call could be made, and nothing else was allowed. @param {string} why */
-export function callRefused(why) {
-  return `A WebRTC call could not be made (${why}). Press Talk to try again, or open the page without ?transport=webrtc.`;
+/** One way did not work, and no other was allowed. */
+export function wayRefused(way, why) {
+  const could = COULD_NOT[way];
+  return `${could[0].toUpperCase()}${could.slice(1)} (${why}). Press Talk to try again, or open the page without ?transport=${way}.`;
 }
 
 /** The microphone went away during a conversation. */

@@ -80,20 +80,26 @@ export function appliesAtOnce(before, after) {
   return before.model === after.model && !emptied && !unsaid;
 }
 
-/** The address of the session, from the page's own. */
-export function realtimeAddress(page, settings) {
-  const url = new URL("v1/realtime", page);
-  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  url.hash = "";
-  url.search = settings.model === "" ? "" : `?model=${encodeURIComponent(settings.model)}`;
-  return url.href;
+/**
+ * The ways to talk, the best first.
+ * @param {string[]|null} offered by the server; null where it has not said
+ * @param {string|null} forced the one to take and no other
+ * @param {{sound: boolean, calls: boolean}} possible here: sound at all, and WebRTC
+ */
+export function waysOf(offered, forced, { sound, calls }) {
+  const all = (offered ?? ["webrtc", "websocket"]).filter((way) => way === "websocket" || (sound && calls));
+  if (forced === "websocket" || (forced in PATHS && sound && calls)) return [forced];
+  return all.includes("websocket") ? all : [...all, "websocket"];
 }
 
-/** Where calls are made, from the page's own address. */
-export function callAddress(page, settings) {
-  const url = new URL("v1/realtime/calls", page);
+const PATHS = { livekit: "v1/livekit/token", webrtc: "v1/realtime/calls", websocket: "v1/realtime" };
+
+/** Where a conversation is begun, from the page's own address. @param {"livekit"|"webrtc"|"websocket"} way */
+export function addressOf(way, page, settings) {
+  const url = new URL(PATHS[way], page);
+  if (way === "websocket") url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   url.hash = "";
-  url.search = settings.model === "" ? "" : `?model=${encodeURIComponent(settings.model)}`;
+  url.search = settings.model === "" || way === "livekit" ? "" : `?model=${encodeURIComponent(settings.model)}`;
   return url.href;
 }
 

@@ -48,7 +48,7 @@ export async function withPage(browser, options, body) {
   page.on("pageerror", (error) => errors.push(error.message));
   page.on("websocket", (socket) => {
     const began = Date.now();
-    const note = (arrow) => (frame) => events.push(`${((Date.now() - began) / 1000).toFixed(2)} s ${arrow} ${brief(frame.payload)}`);
+    const note = (arrow) => (frame) => typeof frame.payload === "string" && events.push(`${((Date.now() - began) / 1000).toFixed(2)} s ${arrow} ${brief(frame.payload)}`);
     socket.on("framesent", note(">"));
     socket.on("framereceived", note("<"));
   });

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
-import { launch, microphoneFlags, microphoneWav, say, scriptedMicrophone, screenshot, serverUrl, wav, withPage } from "./browser.mjs";
+import { launch, microphoneFlags, microphoneWav, say, scriptedMicrophone, screenshot, serverUrl, withPage } from "./browser.mjs";
+import { heardUntil, recordCalls, recording, share, transcribed } from "./heard.mjs";
 
 const SLOW = { timeout: 240_000 };
 const AGENTS = createRequire(import.meta.url).resolve("@openai/agents-realtime").replace(/dist.*/, "dist/bundle/openai-realtime-agents.umd.js");
@@ -15,62 +16,6 @@ before(async () => {
   browser = await launch(["--use-fake-ui-for-media-stream"]);
 });
 after(() => browser?.close());
-
-// Keeps what comes over calls, as 48 kHz samples with the time of each block.
-function recordCalls() {
-  window.peers = [];
-  window.heard = [];
-  const Original = window.RTCPeerConnection;
-  window.RTCPeerConnection = class extends Original {
-    constructor(...given) {
-      super(...given);
-      window.peers.push(this);
-      this.addEventListener("track", async ({ track }) => {
-        const reader = new MediaStreamTrackProcessor({ track: track.clone() }).readable.getReader();
-        for (;;) {
-          const { done, value } = await reader.read();
-          if (done) return;
-          const samples = new Float32Array(value.numberOfFrames);
-          value.copyTo(samples, { planeIndex: 0, format: "f32-planar" });
-          window.heard.push({ at: performance.now(), samples, rate: value.sampleRate });
-          value.close();
-        }
-      });
-    }
-  };
-}
-
-const recording = { prepare: (page) => page.addInitScript(recordCalls) };
-
-// What was heard, written down by the server.
-async function transcribed(page) {
-  const { data, rate } = await page.evaluate(() => {
-    const all = window.heard;
-    const out = new Int16Array(all.reduce((sum, block) => sum + block.samples.length, 0));
-    let at = 0;
-    for (const { samples } of all) for (const sample of samples) out[at++] = Math.max(-1, Math.min(1, sample)) * 32767;
-    const bytes = new Uint8Array(out.buffer);
-    let binary = "";
-    for (let n = 0; n < bytes.length; n += 8192) binary += String.fromCharCode(...bytes.subarray(n, n + 8192));
-    return { data: btoa(binary), rate: all[0].rate };
-  });
-  const form = new FormData();
-  form.set("model", "whisper-1");
-  form.set("file", new Blob([wav(Buffer.from(data, "base64"), rate)]), "heard.wav");
-  const answer = await fetch(new URL("v1/audio/transcriptions", serverUrl()), { method: "POST", body: form });
-  assert.equal(answer.status, 200);
-  return (await answer.json()).text;
-}
-
-const words = (text) => text.toLowerCase().replace(/[^a-z0-9' ]+/g, " ").split(/\s+/).filter(Boolean);
-
-// How many of the words that were written were also heard, in their order (longest common subsequence).
-function share(written, heard) {
-  const [a, b] = [words(written), words(heard)];
-  let row = new Array(b.length + 1).fill(0);
-  for (const word of a) row = row.reduce((next, above, j) => (next.push(j === 0 ? 0 : word === b[j - 1] ? row[j - 1] + 1 : Math.max(above, next[j - 1])), next), []);
-  return row.at(-1) / Math.max(1, a.length);
-}
 
 test("the page calls over WebRTC by itself, and what it hears is the reply that it shows", SLOW, async () => {
   const speaking = await launch(microphoneFlags(await microphoneWav("goforward.flac")));
@@ -112,15 +57,7 @@ test("speech over a reply is heard to stop it at once, in the call itself and at
     const before = (await phases()).length;
     await say(page, "jfk.flac");
     await waitForPhaseSince(before, "held");
-    const held = await page.evaluate(() => performance.now());
-    await page.waitForTimeout(700); // listening to what is still heard
-    const levels = await page.evaluate((since) => window.heard
-      .filter(({ at }) => at > since - 1000 && at < since + 700)
-      .map(({ at, samples }) => ({ at: at - since, rms: Math.hypot(...samples) / Math.sqrt(samples.length) })), held);
-    const loud = levels.filter(({ rms }) => rms > 0.01).map(({ at }) => at);
-    assert.ok(loud.some((at) => at < -100), "the reply was not heard before");
-    const last = Math.max(...loud);
-    console.log(`heard until ${last.toFixed(0)} ms after the page was told to hold`);
+    const last = await heardUntil(page);
     assert.ok(last < 400, `heard until ${last} ms after the interruption was known`);
     await page.waitForSelector(".item.assistant .note", { timeout: 60_000 });
     assert.match(await page.$eval(".item.assistant .said", (each) => each.innerText), /^\w/);

@@ -3,7 +3,8 @@ import { test } from "node:test";
 import { wayOf } from "../call.js";
 import { initial, reduce } from "../conversation.js";
 import { PlayoutClock } from "../playout-clock.js";
-import { callAddress } from "../settings.js";
+import { fellBack, wayRefused } from "../problems.js";
+import { addressOf, waysOf } from "../settings.js";
 
 test("what is heard is behind what was sent, stands while it is held, and ends where the reply does", () => {
   const clock = new PlayoutClock();
@@ -46,6 +47,26 @@ test("a call's reply begins to sound when the server says so, and its words keep
 });
 
 test("calls are made beside the page, with the model that was chosen", () => {
-  assert.equal(callAddress("https://a.example/duo/#x", { model: "" }), "https://a.example/duo/v1/realtime/calls");
-  assert.equal(callAddress("http://localhost:8080/?transport=webrtc", { model: "a b" }), "http://localhost:8080/v1/realtime/calls?model=a%20b");
+  assert.equal(addressOf("webrtc", "https://a.example/duo/#x", { model: "" }), "https://a.example/duo/v1/realtime/calls");
+  assert.equal(addressOf("webrtc", "http://localhost:8080/?transport=webrtc", { model: "a b" }), "http://localhost:8080/v1/realtime/calls?model=a%20b");
+  assert.equal(addressOf("livekit", "https://a.example/duo/", { model: "a" }), "https://a.example/duo/v1/livekit/token");
+});
+
+test("the server's best way is tried first, and a WebSocket last", () => {
+  const all = { sound: true, calls: true };
+  assert.deepEqual(waysOf(["livekit", "webrtc", "websocket"], null, all), ["livekit", "webrtc", "websocket"]);
+  assert.deepEqual(waysOf(null, null, all), ["webrtc", "websocket"]);
+  assert.deepEqual(waysOf(["websocket"], null, all), ["websocket"]);
+  assert.deepEqual(waysOf(["webrtc", "websocket"], "livekit", all), ["livekit"]);
+  assert.deepEqual(waysOf(["webrtc", "websocket"], "carrier pigeon", all), ["webrtc", "websocket"]);
+  assert.deepEqual(waysOf(["livekit", "webrtc", "websocket"], null, { sound: true, calls: false }), ["websocket"]);
+  assert.deepEqual(waysOf(["webrtc", "websocket"], "webrtc", { sound: false, calls: true }), ["websocket"]);
+});
+
+test("what did not work is told, and what is used for it", () => {
+  const one = fellBack("webrtc", new Map([["livekit", "nobody answered"]]));
+  assert.equal(one, "Talking with this server itself over WebRTC: a LiveKit room could not be used (nobody answered).");
+  const two = fellBack("websocket", new Map([["livekit", "a"], ["webrtc", "b"]]));
+  assert.match(two, /over a WebSocket.*room could not be used \(a\), and a WebRTC call could not be made \(b\)\./);
+  assert.match(wayRefused("livekit", "why"), /^A LiveKit room.*\(why\).*without \?transport=livekit\.$/);
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DEFAULTS, appliesAtOnce, choices, realtimeAddress, sessionUpdate, settle, voicesFor } from "../settings.js";
+import { DEFAULTS, addressOf, appliesAtOnce, choices, sessionUpdate, settle, voicesFor } from "../settings.js";
 
 const entry = (id, duologue) => ({ id, object: "model", duologue });
 const LISTING = {
@@ -80,6 +80,6 @@ test("a new model, or the wish for none, needs a new session; the rest does not"
 });
 
 test("the session is on the page's own host, secure if the page is", () => {
-  assert.equal(realtimeAddress("http://box:8080/", DEFAULTS), "ws://box:8080/v1/realtime");
-  assert.equal(realtimeAddress("https://box/talk/?x=1#y", { ...DEFAULTS, model: "a/b" }), "wss://box/talk/v1/realtime?model=a%2Fb");
+  assert.equal(addressOf("websocket", "http://box:8080/", DEFAULTS), "ws://box:8080/v1/realtime");
+  assert.equal(addressOf("websocket", "https://box/talk/?x=1#y", { ...DEFAULTS, model: "a/b" }), "wss://box/talk/v1/realtime?model=a%2Fb");
 });

@@ -100,17 +100,18 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
             Ok(())
         }));
         if let Some(server) = server {
+            // Without it the other tests still run; that it is missing fails the whole.
+            let mut livekit = None;
+            outcomes.push(runner.timed("LiveKit server", |runner| {
+                livekit = Some(livekit::server(runner)?);
+                Ok(())
+            }));
+            let livekit = livekit.as_deref();
             if let Some(requirements) = &python {
-                // Without it the other tests still run; that it is missing fails the whole.
-                let mut livekit = None;
-                outcomes.push(runner.timed("LiveKit server", |runner| {
-                    livekit = Some(livekit::server(runner)?);
-                    Ok(())
-                }));
-                outcomes.push(pytest(runner, requirements, &server, livekit.as_deref()));
+                outcomes.push(pytest(runner, requirements, &server, livekit));
             }
             if let Some(package) = &node {
-                outcomes.push(browser(runner, package, &server));
+                outcomes.push(browser(runner, package, &server, livekit));
             }
         }
     }
@@ -197,13 +198,16 @@ fn pytest(
     let mut command = runner.command(&python);
     command.args(["-m", "pytest", "tests"]);
     server.tell(runner, &mut command);
-    if let Some(livekit) = livekit {
-        command.env("LIVEKIT_SERVER", livekit);
-    }
+    command.envs(livekit.map(|path| ("LIVEKIT_SERVER", path)));
     runner.step("whole-system tests", &mut command)
 }
 
-fn browser(runner: &mut Runner, package: &Path, server: &Server) -> Outcome {
+fn browser(
+    runner: &mut Runner,
+    package: &Path,
+    server: &Server,
+    livekit: Option<&Path>,
+) -> Outcome {
     let tests = package.parent().unwrap_or(package).to_owned();
     let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
     let lock = tests.join("package-lock.json");
@@ -224,6 +228,7 @@ fn browser(runner: &mut Runner, package: &Path, server: &Server) -> Outcome {
     let mut command = Command::new(npm);
     command.arg("test").current_dir(&tests);
     server.tell(runner, &mut command);
+    command.envs(livekit.map(|path| ("LIVEKIT_SERVER", path)));
     runner.step("browser tests", &mut command)
 }
 

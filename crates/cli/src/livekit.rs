@@ -19,6 +19,15 @@ pub struct LiveKitOptions {
     #[arg(long, env = "DUOLOGUE_LIVEKIT", value_name = "URL")]
     livekit: Option<String>,
 
+    /// The same server's address for browsers, where it is another one
+    #[arg(
+        long,
+        env = "DUOLOGUE_LIVEKIT_PUBLIC_URL",
+        value_name = "URL",
+        requires = "livekit"
+    )]
+    livekit_public_url: Option<String>,
+
     /// Join this room and no other, instead of being dispatched to rooms
     #[arg(
         long,
@@ -78,6 +87,7 @@ impl LiveKitOptions {
             .context("--livekit needs keys")?;
         Ok(Some(LiveKitConfig {
             server: server.clone(),
+            public_server: self.livekit_public_url.clone(),
             credentials,
             room: self.livekit_room.clone(),
             participant: self.livekit_participant.clone(),

@@ -6,6 +6,7 @@ mod models;
 mod page;
 mod speech;
 mod transcriptions;
+mod transports;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ const UPLOAD_LIMIT: usize = 25 * 1024 * 1024;
 pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
     Router::new()
         .route("/v1/realtime", get(crate::websocket::connect))
+        .route("/v1/realtime/transports", get(transports::list))
         .merge(crate::webrtc::routes())
         .merge(crate::livekit::routes())
         .route("/v1/audio/speech", post(speech::speak))

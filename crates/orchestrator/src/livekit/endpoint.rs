@@ -74,7 +74,7 @@ async fn token(
         .user_token(&room, &identity, &name, &livekit.agent_name)
         .map_err(|error| ApiError::server(error.to_string()))?;
     let body = json!({
-        "server_url": livekit.server,
+        "server_url": livekit.public_server.as_ref().unwrap_or(&livekit.server),
         "room_name": room,
         "participant_identity": identity,
         "participant_name": name,

@@ -34,6 +34,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 pub struct LiveKitConfig {
     /// `wss://host`.
     pub server: String,
+    /// The same for clients, where they reach it by another address.
+    pub public_server: Option<String>,
     /// The project's keys.
     pub credentials: Credentials,
     /// Join this room, rather than be dispatched to rooms.

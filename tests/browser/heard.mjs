@@ -1,0 +1,74 @@
+// What a page heard over calls: kept, written down, measured.
+
+import assert from "node:assert/strict";
+import { serverUrl, wav } from "./browser.mjs";
+
+/** For a page: keeps what comes over calls, as 48 kHz samples with the time of each block. */
+export function recordCalls() {
+  window.peers = [];
+  window.heard = [];
+  const Original = window.RTCPeerConnection;
+  window.RTCPeerConnection = class extends Original {
+    constructor(...given) {
+      super(...given);
+      window.peers.push(this);
+      this.addEventListener("track", async ({ track }) => {
+        const reader = new MediaStreamTrackProcessor({ track: track.clone() }).readable.getReader();
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done) return;
+          const samples = new Float32Array(value.numberOfFrames);
+          value.copyTo(samples, { planeIndex: 0, format: "f32-planar" });
+          window.heard.push({ at: performance.now(), samples, rate: value.sampleRate });
+          value.close();
+        }
+      });
+    }
+  };
+}
+
+export const recording = { prepare: (page) => page.addInitScript(recordCalls) };
+
+/** What was heard, written down by a server. */
+export async function transcribed(page, server = serverUrl()) {
+  const { data, rate } = await page.evaluate(() => {
+    const all = window.heard;
+    const out = new Int16Array(all.reduce((sum, block) => sum + block.samples.length, 0));
+    let at = 0;
+    for (const { samples } of all) for (const sample of samples) out[at++] = Math.max(-1, Math.min(1, sample)) * 32767;
+    const bytes = new Uint8Array(out.buffer);
+    let binary = "";
+    for (let n = 0; n < bytes.length; n += 8192) binary += String.fromCharCode(...bytes.subarray(n, n + 8192));
+    return { data: btoa(binary), rate: all[0].rate };
+  });
+  const form = new FormData();
+  form.set("model", "whisper-1");
+  form.set("file", new Blob([wav(Buffer.from(data, "base64"), rate)]), "heard.wav");
+  const answer = await fetch(new URL("v1/audio/transcriptions", server), { method: "POST", body: form });
+  assert.equal(answer.status, 200);
+  return (await answer.json()).text;
+}
+
+const words = (text) => text.toLowerCase().replace(/[^a-z0-9' ]+/g, " ").split(/\s+/).filter(Boolean);
+
+/** How many of the words that were written were also heard, in their order (longest common subsequence). */
+export function share(written, heard) {
+  const [a, b] = [words(written), words(heard)];
+  let row = new Array(b.length + 1).fill(0);
+  for (const word of a) row = row.reduce((next, above, j) => (next.push(j === 0 ? 0 : word === b[j - 1] ? row[j - 1] + 1 : Math.max(above, next[j - 1])), next), []);
+  return row.at(-1) / Math.max(1, a.length);
+}
+
+/** A reply was told to hold just now: for how many ms more it is heard, over 700 ms. */
+export async function heardUntil(page) {
+  const held = await page.evaluate(() => performance.now());
+  await page.waitForTimeout(700); // listening to what is still heard
+  const levels = await page.evaluate((since) => window.heard
+    .filter(({ at }) => at > since - 1000 && at < since + 700)
+    .map(({ at, samples }) => ({ at: at - since, rms: Math.hypot(...samples) / Math.sqrt(samples.length) })), held);
+  const loud = levels.filter(({ rms }) => rms > 0.01).map(({ at }) => at);
+  assert.ok(loud.some((at) => at < -100), "the reply was not heard before");
+  const last = Math.max(...loud);
+  console.log(`heard until ${last.toFixed(0)} ms after the page was told to hold`);
+  return last;
+}
