@@ -1,0 +1,9 @@
+//! Voices: the worker ABI from the orchestrator's side, and an utterance that outlives the worker that says it.
+
+mod client;
+mod script;
+mod watch;
+
+pub use client::{Utterance, VoiceChoice, VoiceClient, VoiceError, VoiceSession};
+pub(crate) use script::Script;
+pub(crate) use watch::{Stall, Watch};
