@@ -14,6 +14,8 @@ use duologue_session::ReplyId;
 
 /// Loudness of a ducked reply: -14 dB.
 const DUCKED: f32 = 0.2;
+/// Length of the fade at a cut, samples: 5 ms.
+const FADE: u64 = 240;
 
 /// Paces one session's frames. All times are since the session's start.
 #[derive(Debug)]
@@ -72,6 +74,20 @@ impl Mouth {
         let playing = self.current(reply)?;
         playing.samples.extend(samples);
         Some(playing.end())
+    }
+
+    /// Drops what has not left from a sample on. `None`: the reply is another one; else how many samples it has by
+    /// now.
+    pub fn cut(&mut self, reply: ReplyId, at_sample: u64) -> Option<u64> {
+        let playing = self.current(reply)?;
+        let end = at_sample.clamp(playing.cursor, playing.end());
+        playing.samples.truncate((end - playing.base) as usize);
+        // What is left ends softly rather than with a click.
+        let unsent = (end - playing.cursor).min(FADE) as usize;
+        for (at, sample) in playing.samples.iter_mut().rev().take(unsent).enumerate() {
+            *sample = (i64::from(*sample) * at as i64 / FADE as i64) as i16;
+        }
+        Some(end)
     }
 
     /// No more samples will come.
@@ -324,6 +340,18 @@ mod tests {
         let (_, sent) = mouth.sent().unwrap_or((REPLY, 0));
         mouth.hold(REPLY);
         assert_eq!(mouth.resume(REPLY, 0), Some(sent - samples_in(ms(400))));
+    }
+
+    #[test]
+    fn what_has_not_left_can_be_cut_off_and_what_has_left_cannot() {
+        let mut mouth = filled(20);
+        let left = mouth.due(ms(0)).len() as u64 * FRAME_SAMPLES as u64;
+        assert_eq!(mouth.cut(REPLY, left + 1_000), Some(left + 1_000));
+        assert_eq!(mouth.push(REPLY, &[9; 920]), Some(left + 1_920));
+        let frames = run(&mut mouth, 5, 1_000);
+        assert_eq!(frames.len(), 2);
+        assert_eq!(mouth.cut(REPLY, 0), Some(left + 1_920));
+        assert_eq!(mouth.cut(ReplyId(2), 0), None);
     }
 
     #[test]

@@ -10,14 +10,14 @@ use duologue_vad::EndOfTurn;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::driver::{Detector, HearingConfig, LEAD};
+use crate::driver::{Detector, HearingConfig};
 use crate::fleet::{Fleet, Mode, Wanted};
 use crate::http::ApiError;
 use crate::inference::InferencePool;
 use crate::livekit::LiveKitConfig;
 use crate::realtime::{HEARING_RATE, SessionSettings, VoiceNames};
 use crate::recording::{RecordingConfig, SessionFile};
-use crate::voice::{VoiceChoice, VoiceError, VoiceSession};
+use crate::voice::{Purpose, VoiceChoice, VoiceError, VoiceSession};
 use crate::webrtc::WebRtc;
 
 /// The models that sessions share.
@@ -292,7 +292,11 @@ impl Orchestrator {
         let seed = self.new_seed();
         let choice = VoiceChoice::parse(&self.config.voice, 1.0);
         let wanted = Wanted::new(&seed, choice, Mode::Session);
-        let voice = self.engines.fleet.open(wanted, seed.clone(), LEAD).await?;
+        let voice = self
+            .engines
+            .fleet
+            .open(wanted, seed.clone(), Purpose::LISTENER.lead)
+            .await?;
         Ok(Admission {
             slot,
             seed,

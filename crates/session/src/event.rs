@@ -120,6 +120,13 @@ pub enum Event {
         /// Words that lie in what came.
         words: Vec<WordMark>,
     },
+    /// What the voice made after this position and was not sent is dropped; its words will be made again from there.
+    AudioCut {
+        /// The generation it was made for.
+        reply: ReplyId,
+        /// Samples that are left, all of the reply; no fewer than were sent.
+        samples: u64,
+    },
     /// The voice has spoken all it was given.
     AudioEnded {
         /// The generation it was made for.

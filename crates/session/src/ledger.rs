@@ -120,6 +120,15 @@ impl Ledger {
         }
     }
 
+    /// Sound from there on is dropped unless it was sent, and will be made again.
+    pub fn cut_audio(&mut self, samples: u64) {
+        self.received = self.received.min(samples.max(self.playout.furthest()));
+        for word in &mut self.words {
+            let broken = |samples: &Range<u64>| samples.end > self.received;
+            word.samples = word.samples.take().filter(|samples| !broken(samples));
+        }
+    }
+
     /// No more sound comes.
     pub fn audio_ended(&mut self) {
         self.audio_ended = true;

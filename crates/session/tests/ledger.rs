@@ -243,6 +243,58 @@ impl Spoken {
     }
 }
 
+/// A word is marked at 300 to 900 samples, of which the voice made only 600 before it was given up; another voice says
+/// it again from 300 on, and faster.
+#[test]
+fn a_word_that_is_made_anew_counts_where_it_is_heard_whole() {
+    let reply = ReplyId(1);
+    let mark = |spoken: std::ops::Range<usize>, samples: std::ops::Range<u64>| WordMark {
+        clause: 0,
+        spoken,
+        start_sample: samples.start,
+        end_sample: samples.end,
+    };
+    let heard_at = |played: u64| {
+        let mut session = Session::new("test", Config::default());
+        let patch = duologue_session::ReplyPatch::default();
+        session.handle(ms(0), Event::CreateReply(patch));
+        let clause = Clause::plain("one two three");
+        session.handle(ms(10), Event::ReplyText { reply, clause });
+        let (finish, usage) = (Finish::Stop, None);
+        session.handle(
+            ms(20),
+            Event::ReplyEnded {
+                reply,
+                finish,
+                usage,
+            },
+        );
+        let audio = |samples, words| Event::Audio {
+            reply,
+            samples,
+            words,
+        };
+        let first = vec![mark(0..3, 0..200), mark(4..7, 300..900)];
+        session.handle(ms(30), audio(600, first));
+        let samples = 250;
+        session.handle(ms(31), Event::Sent { reply, samples });
+        let samples = 300;
+        session.handle(ms(32), Event::AudioCut { reply, samples });
+        let again = vec![mark(4..7, 300..500), mark(8..13, 500..800)];
+        session.handle(ms(33), audio(800, again));
+        session.handle(ms(34), Event::AudioEnded { reply });
+        let samples = 800;
+        session.handle(ms(40), Event::Sent { reply, samples });
+        let samples = played;
+        session.handle(ms(50), Event::Played { reply, samples });
+        session.handle(ms(60), Event::CancelReply(None));
+        session.items().last().unwrap().text()
+    };
+    assert_eq!(heard_at(350), "one");
+    assert_eq!(heard_at(450), "one two");
+    assert_eq!(heard_at(800), "one two three");
+}
+
 fn five_dollars() -> Spoken {
     let clause = Clause {
         display: "It costs $5 today.".into(),

@@ -43,6 +43,7 @@ enum Step {
     ReplyEnded(i8, u8),
     ReplyFailed(i8),
     Audio(i8, u64, bool),
+    AudioCut(i8, u64),
     AudioEnded(i8),
     VoiceFailed(i8),
     Sent(i8, u64),
@@ -85,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (id(), 0_u8..4).prop_map(|(id, how)| Step::ReplyEnded(id, how)),
         1 => id().prop_map(Step::ReplyFailed),
         6 => (id(), 0_u64..200_000, any::<bool>()).prop_map(|(id, n, marks)| Step::Audio(id, n, marks)),
+        2 => (id(), 0_u64..60_000).prop_map(|(id, n)| Step::AudioCut(id, n)),
         3 => id().prop_map(Step::AudioEnded),
         1 => id().prop_map(Step::VoiceFailed),
         6 => (id(), 0_u64..100_000).prop_map(|(id, n)| Step::Sent(id, n)),
@@ -588,6 +590,13 @@ impl Run {
                     reply: self.reply_near(id),
                     samples: self.audio,
                     words,
+                }
+            }
+            Step::AudioCut(id, less) => {
+                self.audio = self.audio.saturating_sub(less);
+                Event::AudioCut {
+                    reply: self.reply_near(id),
+                    samples: self.audio,
                 }
             }
             Step::AudioEnded(id) => Event::AudioEnded {

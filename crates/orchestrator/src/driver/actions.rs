@@ -62,6 +62,7 @@ impl<O: Outbound> Driver<O> {
             } => {
                 if clause == 0 {
                     self.mouth.begin(reply);
+                    self.speech_began = self.wall();
                     self.encoder = None;
                 }
                 if !self.speaking.say(reply, text) {

@@ -12,7 +12,6 @@ mod inbound;
 mod loudspeaker;
 mod models;
 mod outbound;
-mod speaking;
 mod speculating;
 mod thinking;
 mod turn_timer;
@@ -41,15 +40,14 @@ use crate::realtime::{
 };
 use crate::recording::Recorder;
 use crate::transport::{Backlog, Inbound, Outbound};
+use crate::voice::{Purpose, Speaking};
 use turn_timer::TurnTimer;
-
-pub use hearing::{Detector, HearingConfig};
-pub use speaking::LEAD;
 
 use self::core::Core;
 use hearing::Hearing;
+pub use hearing::{Detector, HearingConfig};
 use inbound::STALL;
-use speaking::Speaking;
+use outbound::Moved;
 use speculating::Speculating;
 
 /// Reports of models that may wait for the session.
@@ -82,6 +80,12 @@ pub(crate) struct Driver<O> {
     mouth: Mouth,
     encoder: Option<(ReplyId, OutputEncoder)>,
     speaking: Speaking,
+    /// When the voice was given a reply's first text.
+    speech_began: Duration,
+    /// Replies that went on with another worker.
+    failovers: u64,
+    /// Another worker goes on with the reply, and has not made sound yet.
+    moved: Option<Moved>,
     transcribing: HashMap<TurnId, Vec<(u32, Cancel)>>,
     thinking: Option<(ReplyId, CancellationToken)>,
     speculating: Option<Speculating>,
@@ -157,7 +161,10 @@ impl<O: Outbound> Driver<O> {
             buffer_from: Duration::ZERO,
             mouth: Mouth::new(lead.unwrap_or(config.lead), config.interruption.max_rewind),
             encoder: None,
-            speaking: Speaking::new(engines.fleet.clone(), &seed, voice),
+            speaking: Speaking::new(engines.fleet.clone(), &seed, voice, Purpose::LISTENER),
+            speech_began: Duration::ZERO,
+            failovers: 0,
+            moved: None,
             transcribing: HashMap::new(),
             thinking: None,
             speculating: None,
@@ -239,6 +246,7 @@ impl<O: Outbound> Driver<O> {
                 speculations = counters.speculations,
                 speculations_kept = counters.speculations_kept,
                 underruns = self.mouth.underruns(),
+                failovers = self.failovers,
                 "session ends"
             );
         }
@@ -262,6 +270,7 @@ impl<O: Outbound> Driver<O> {
                 return Ok(reason);
             }
             let wake = self.wake_at();
+            let listener = self.listener();
             tokio::select! {
                 message = inbound.recv(), if !self.hearing.is_behind() => {
                     self.client_says(message.unwrap_or(Inbound::Gone))?;
@@ -277,7 +286,7 @@ impl<O: Outbound> Driver<O> {
                     self.note_report(&event);
                     self.tell(event)?;
                 }
-                voiced = self.speaking.next(), if self.mouth.waiting() < MOUTHFUL => self.voiced(voiced)?,
+                voiced = self.speaking.next(listener), if self.mouth.waiting() < MOUTHFUL => self.voiced(voiced)?,
                 () = tokio::time::sleep_until(wake) => {
                     self.fill_stall();
                     self.tell(Event::Tick)?;

@@ -8,19 +8,47 @@ use duologue_session::{Event, ReplyId, WordMark};
 use serde_json::json;
 
 use super::Driver;
-use super::speaking::Voiced;
 use super::turn_timer::Step;
-use crate::mouth::samples_in;
+use crate::mouth::{samples_in, time_of};
 use crate::realtime::{EventError, OutputEncoder};
 use crate::transport::{Backlog, Outbound};
+use crate::voice::{Listener, Voiced};
 
 /// How long a frame lasts.
 const FRAME: Duration = Duration::from_millis(20);
 
+/// A reply that goes on with another worker.
+#[derive(Debug)]
+pub(super) struct Moved {
+    reply: ReplyId,
+    /// Where in its sound.
+    at: u64,
+    why: &'static str,
+}
+
 impl<O: Outbound> Driver<O> {
+    /// Where the listener is in the reply.
+    pub(super) fn listener(&self) -> Listener {
+        let on_its_way = self
+            .mouth
+            .heard_until()
+            .map_or(Duration::ZERO, |until| until.saturating_sub(self.wall()));
+        Listener {
+            in_hand: self.mouth.waiting() + on_its_way,
+            left: self.mouth.sent().map_or(0, |(_, sent)| sent),
+        }
+    }
+
     pub(super) fn voiced(&mut self, voiced: Voiced) -> Result<(), Backlog> {
         match voiced {
             Voiced::Frame(reply, frame) => self.voice_frame(reply, &frame),
+            Voiced::Moved(reply, at, why) => {
+                self.moved = Some(Moved { reply, at, why });
+                match self.mouth.cut(reply, at) {
+                    Some(samples) => self.tell(Event::AudioCut { reply, samples }),
+                    None => Ok(()),
+                }
+            }
             Voiced::Ended(reply) => {
                 self.mouth.complete(reply);
                 self.tell(Event::AudioEnded { reply })
@@ -49,9 +77,19 @@ impl<O: Outbound> Driver<O> {
             let message = format!("the voice worker sent a frame of {} bytes", frame.pcm.len());
             return self.tell(Event::VoiceFailed { reply, message });
         };
+        let in_hand = self.listener().in_hand;
+        let silent_since = self.mouth.heard_until();
         let Some(samples) = self.mouth.push(reply, &sound.0) else {
             return Ok(());
         };
+        if let Some(moved) = self.moved.take().filter(|moved| moved.reply == reply) {
+            let gap = match silent_since {
+                _ if !in_hand.is_zero() => Duration::ZERO,
+                Some(since) => self.wall().saturating_sub(since),
+                None => self.wall().saturating_sub(self.speech_began),
+            };
+            self.tell_of_move(&moved, gap)?;
+        }
         if self.timed_reply == Some(reply) {
             self.timer.reach(Step::FirstAudio, self.now());
         }
@@ -74,6 +112,21 @@ impl<O: Outbound> Driver<O> {
             self.mouth.complete(reply);
         }
         Ok(())
+    }
+
+    /// Tells that another worker speaks now, and how long the listener heard nothing for it.
+    fn tell_of_move(&mut self, moved: &Moved, gap: Duration) -> Result<(), Backlog> {
+        let gap_ms = gap.as_millis() as u64;
+        self.failovers += 1;
+        tracing::info!(why = moved.why, gap_ms, "another voice worker speaks");
+        let body = json!({
+            "response_id": self.scribe.response_id(moved.reply),
+            "item_id": self.scribe.message_of(moved.reply),
+            "reason": moved.why,
+            "audio_ms": time_of(moved.at).as_millis() as u64,
+            "gap_ms": gap_ms,
+        });
+        self.own("duologue.voice.failed_over", body)
     }
 
     pub(super) fn send(&mut self, frames: &[Frame]) -> Result<(), Backlog> {

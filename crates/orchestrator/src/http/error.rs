@@ -86,7 +86,7 @@ impl From<VoiceError> for ApiError {
                 ..Self::invalid("voice", message)
             },
             VoiceError::BadText(message) => Self::invalid("input", message),
-            VoiceError::Worker(_) => Self {
+            VoiceError::Worker(_) | VoiceError::SessionLost(_) => Self {
                 status: StatusCode::BAD_GATEWAY,
                 ..Self::server(error.to_string())
             },

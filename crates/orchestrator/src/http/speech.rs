@@ -11,20 +11,20 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use duologue_audio::ogg::OggOpusStream;
 use duologue_audio::opus::OpusOptions;
-use duologue_audio::{Frame, wav};
+use duologue_audio::{FRAME_SAMPLES, Frame, wav};
 use duologue_llm::speakable::{ClauseRules, Speakable};
+use duologue_rpc::AudioFrame;
+use duologue_session::ReplyId;
 use serde::Deserialize;
 
 use super::ApiError;
 use crate::Orchestrator;
-use crate::fleet::{Mode, Wanted};
+use crate::fleet::Wanted;
 use crate::realtime::{AudioEncoding, OutputEncoder};
-use crate::voice::{Utterance, VoiceError, VoiceSession};
+use crate::voice::{Listener, Purpose, Speaking, VoiceError, Voiced};
 
 /// Longest text, characters.
 const TEXT_LIMIT: usize = 32 * 1024;
-/// Nobody listens in real time to a file, so the voice may run far ahead.
-const LEAD: Duration = Duration::from_secs(3_600);
 
 #[derive(Deserialize)]
 pub(super) struct Request {
@@ -88,32 +88,27 @@ pub(super) async fn speak(
         .voice_choice(&name, speed.clamp(0.5, 2.0))
         .map_err(|message| ApiError::invalid("voice", message))?;
     let id = format!("speech-{}", orchestrator.new_seed());
-    let wanted = Wanted::new(&id, choice, Mode::Text);
-    let session = orchestrator.engines().fleet.open(wanted, id, LEAD).await?;
+    let fleet = orchestrator.engines().fleet.clone();
+    let purpose = Purpose::FILE;
+    let wanted = Wanted::new(&id, choice, purpose.mode);
+    let session = fleet.open(wanted, id.clone(), purpose.lead).await?;
+    let mut voice = Recital {
+        speaking: Speaking::new(fleet, &id, session, purpose),
+        given: 0,
+    };
     let mut clauses = Speakable::new("en", ClauseRules::default());
     let mut pieces = clauses.push(&request.input);
     pieces.extend(clauses.finish());
-    let Utterance { text, mut frames } = session.speak("speech");
-    tokio::spawn(async move {
-        for piece in pieces
-            .into_iter()
-            .filter(|piece| !piece.spoken.trim().is_empty())
-        {
-            if text.send(piece.spoken).await.is_err() {
-                return;
-            }
-        }
-    });
+    voice.say(pieces.into_iter().map(|piece| piece.spoken))?;
     // The first frame decides between an answer and an error.
     let mut encoder = Encoder::new(format)?;
-    let first = match frames.recv().await {
+    let first = match voice.next().await {
         Some(frame) => encoder.frame(&frame?.pcm)?,
         None => Vec::new(),
     };
     let stream = futures_util::stream::unfold(
         Some(Streaming {
-            session,
-            frames,
+            voice,
             encoder,
             first: Some(first),
         }),
@@ -131,10 +126,60 @@ pub(super) async fn speak(
         .into_response())
 }
 
+/// A text that is read out.
+struct Recital {
+    speaking: Speaking,
+    /// Samples that the client was given.
+    given: u64,
+}
+
+/// There is one text, and so one generation.
+const TEXT: ReplyId = ReplyId(0);
+
+impl Recital {
+    fn say(&mut self, pieces: impl Iterator<Item = String>) -> Result<(), ApiError> {
+        let mut silent = true;
+        for piece in pieces.filter(|piece| !piece.trim().is_empty()) {
+            silent = false;
+            if !self.speaking.say(TEXT, piece) {
+                return Err(ApiError::invalid(
+                    "input",
+                    "input has too many sentences to speak at once",
+                ));
+            }
+        }
+        if silent {
+            // An utterance without words is silent, and has an end all the same.
+            self.speaking.say(TEXT, String::new());
+        }
+        self.speaking.end(TEXT);
+        Ok(())
+    }
+
+    /// The next frame; `None` after the last.
+    async fn next(&mut self) -> Option<Result<AudioFrame, VoiceError>> {
+        loop {
+            let listener = Listener {
+                in_hand: Duration::ZERO,
+                left: self.given,
+            };
+            match self.speaking.next(listener).await {
+                Voiced::Frame(_, frame) => {
+                    self.given += FRAME_SAMPLES as u64;
+                    return Some(Ok(frame));
+                }
+                Voiced::Ended(_) => return None,
+                Voiced::Failed(_, error) | Voiced::NotOpened(error) => return Some(Err(error)),
+                // What was given cannot be dropped: a word that broke is heard again.
+                Voiced::Moved(..) | Voiced::Progress => {}
+            }
+        }
+    }
+}
+
 struct Streaming {
     /// Ends when the client has gone or all is said.
-    session: VoiceSession,
-    frames: tokio::sync::mpsc::Receiver<Result<duologue_rpc::AudioFrame, VoiceError>>,
+    voice: Recital,
     encoder: Encoder,
     first: Option<Vec<u8>>,
 }
@@ -146,7 +191,7 @@ impl Streaming {
         if let Some(first) = self.first.take() {
             return Some((Ok(first.into()), Some(self)));
         }
-        let encoded = match self.frames.recv().await {
+        let encoded = match self.voice.next().await {
             Some(Ok(frame)) => self.encoder.frame(&frame.pcm).map(|bytes| (bytes, true)),
             Some(Err(error)) => Err(error.into()),
             None => self.encoder.finish().map(|bytes| (bytes, false)),
@@ -154,7 +199,7 @@ impl Streaming {
         match encoded {
             Ok((bytes, true)) => Some((Ok(bytes.into()), Some(self))),
             Ok((bytes, false)) => {
-                drop(self.session);
+                drop(self.voice);
                 Some((Ok(bytes.into()), None))
             }
             Err(error) => Some((Err(std::io::Error::other(error.message)), None)),

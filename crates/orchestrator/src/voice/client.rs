@@ -41,6 +41,9 @@ pub enum VoiceError {
     /// The text cannot be spoken.
     #[error("{0}")]
     BadText(String),
+    /// The worker has ended the session, or never had it: it was silent for too long, or was started anew.
+    #[error("the voice worker has ended the session: {0}")]
+    SessionLost(String),
     /// The worker failed or cannot be reached.
     #[error("the voice worker failed: {0}")]
     Worker(String),
@@ -260,12 +263,12 @@ async fn forward(
     // The worker answers once it has the first chunk, so this waits for text as well as for the worker.
     let call = client.synthesize(ReceiverStream::new(chunks));
     let mut stream = tokio::select! {
-        answer = call => answer?.into_inner(),
+        answer = call => answer.map_err(of_session)?.into_inner(),
         () = to_session.closed() => return Ok(()),
     };
     loop {
         let frame = tokio::select! {
-            frame = stream.message() => frame?,
+            frame = stream.message() => frame.map_err(of_session)?,
             () = to_session.closed() => return Ok(()),
         };
         match frame {
@@ -276,6 +279,16 @@ async fn forward(
             }
             None => return Ok(()),
         }
+    }
+}
+
+/// What a status means where only the session can be what is not there.
+fn of_session(status: tonic::Status) -> VoiceError {
+    match status.code() {
+        Code::NotFound | Code::FailedPrecondition => {
+            VoiceError::SessionLost(status.message().to_owned())
+        }
+        _ => status.into(),
     }
 }
 

@@ -2,8 +2,8 @@
 
 mod client;
 mod script;
+mod speaking;
 mod watch;
 
 pub use client::{Utterance, VoiceChoice, VoiceClient, VoiceError, VoiceSession};
-pub(crate) use script::Script;
-pub(crate) use watch::{Stall, Watch};
+pub(crate) use speaking::{Listener, Purpose, Speaking, Voiced};

@@ -67,7 +67,9 @@ pub(crate) enum Misplaced {
         found: u64,
     },
     /// A mark points to nothing.
-    #[error("the voice worker marked a word in chunk {chunk}, bytes {from} to {to}, which is not its text")]
+    #[error(
+        "the voice worker marked a word in chunk {chunk}, bytes {from} to {to}, which is not its text"
+    )]
     Mark {
         /// Chunk, as the worker numbers it.
         chunk: u32,
@@ -141,7 +143,13 @@ impl Script {
             let chunk = self.leg.from.chunk + mark.chunk as usize;
             let text = mark.text_start as usize + cut..mark.text_end as usize + cut;
             let handed = (mark.chunk as usize) < self.leg.handed;
-            if !handed || self.chunks.get(chunk).and_then(|whole| whole.get(text.clone())).is_none() {
+            if !handed
+                || self
+                    .chunks
+                    .get(chunk)
+                    .and_then(|whole| whole.get(text.clone()))
+                    .is_none()
+            {
                 return Err(misplaced);
             }
             mark.start_sample += self.leg.base;
@@ -160,6 +168,11 @@ impl Script {
         frame.sequence = self.received / FRAME_SAMPLES as u64 - 1;
         self.finished |= frame.r#final;
         Ok(())
+    }
+
+    /// The last frame of all has come.
+    pub fn is_finished(&self) -> bool {
+        self.finished
     }
 
     /// Nothing is left to be said, now or later.

@@ -388,6 +388,11 @@ impl Collected {
                     }
                 }
             }
+            Event::AudioCut { reply, samples } => {
+                self.made.entry(*reply).or_default().samples = *samples;
+                let cut = self.texts.iter_mut().filter(|((of, _), _)| of == reply);
+                cut.for_each(|(_, (_, marks))| marks.retain(|mark| mark.end_sample <= *samples));
+            }
             Event::AudioEnded { reply } => self.made.entry(*reply).or_default().ended = true,
             Event::Sent { reply, .. } => {
                 self.made

@@ -246,6 +246,7 @@ impl Session {
                 samples,
                 words,
             } => self.audio(reply, samples, &words),
+            Event::AudioCut { reply, samples } => self.audio_cut(reply, samples),
             Event::AudioEnded { reply } => self.audio_ended(reply),
             Event::VoiceFailed { reply, message } => {
                 self.reply_failed(reply, ErrorCode::VoiceFailed, message)

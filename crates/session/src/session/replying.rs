@@ -313,6 +313,16 @@ impl Session {
         reply.ledger.audio(samples, words);
     }
 
+    pub(super) fn audio_cut(&mut self, id: ReplyId, samples: u64) {
+        let Some(reply) = self.current(id) else {
+            return;
+        };
+        if reply.ledger.has_ended() || !reply.has_voice() {
+            return self.stale();
+        }
+        reply.ledger.cut_audio(samples);
+    }
+
     pub(super) fn audio_ended(&mut self, id: ReplyId) {
         let Some(reply) = self.current(id) else {
             return;
