@@ -36,6 +36,8 @@ pub enum Event {
         #[serde(with = "crate::wire::ms")]
         end: Duration,
     },
+    /// By its sound, all that is heard at the moment is the reply, come back to the microphone.
+    EchoHeard,
     /// Answer to [`crate::Action::JudgeEndOfTurn`].
     EndOfTurn {
         /// As asked.

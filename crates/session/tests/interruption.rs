@@ -222,6 +222,20 @@ fn the_replys_own_words_coming_back_are_an_echo() {
 }
 
 #[test]
+fn an_echo_known_by_its_sound_needs_no_words() {
+    let (mut world, now) = speaking(Config::default());
+    world.says(now, ms(3_000), "something else entirely");
+    world.run_until(now + ms(300));
+    assert_eq!(world.state(), State::BargedIn);
+    world.tell(Event::EchoHeard);
+    assert_eq!(world.state(), State::Speaking);
+    world.tell(Event::EchoHeard);
+    world.run_until(now + ms(40_000));
+    assert_eq!(evidence(&world), [(false, Evidence::Echo)]);
+    assert_eq!(world.outcomes()[0].heard, LONG);
+}
+
+#[test]
 fn an_echo_after_the_reply_is_no_turn() {
     let mut world = World::new(Config::default());
     world.replies = vec![vec![Clause::plain("The harbour opens at seven.")]];

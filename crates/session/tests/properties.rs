@@ -34,6 +34,7 @@ enum Step {
     SpeechResumed(u64),
     Silence(u64),
     SpeechStopped(u64),
+    EchoHeard,
     EndOfTurn(i8, u8),
     Partial(i8, u8),
     Transcript(i8, u8),
@@ -77,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0_u64..800).prop_map(Step::SpeechResumed),
         6 => (0_u64..800).prop_map(Step::Silence),
         3 => (0_u64..800).prop_map(Step::SpeechStopped),
+        1 => Just(Step::EchoHeard),
         3 => (id(), 0_u8..=100).prop_map(|(id, p)| Step::EndOfTurn(id, p)),
         3 => (id(), any::<u8>()).prop_map(|(id, n)| Step::Partial(id, n)),
         6 => (id(), any::<u8>()).prop_map(|(id, n)| Step::Transcript(id, n)),
@@ -502,6 +504,7 @@ impl Run {
             Step::SpeechResumed(lag) => Event::SpeechResumed { onset: before(lag) },
             Step::Silence(lag) => Event::Silence { since: before(lag) },
             Step::SpeechStopped(lag) => Event::SpeechStopped { end: before(lag) },
+            Step::EchoHeard => Event::EchoHeard,
             Step::EndOfTurn(id, p) => {
                 let (turn, revision) = self.turn_near(id);
                 Event::EndOfTurn {

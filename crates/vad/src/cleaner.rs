@@ -7,12 +7,16 @@
 //! long as the played sound comes first, and by less than half a second: who
 //! feeds it has to bring them that close.
 //!
+//! Where nobody knows whether there is an echo, [`EchoCancellation::Auto`] finds
+//! out, and changes nothing until it has.
+//!
 //! The work is done by sonora, which is WebRTC's audio processing (AEC3 and its
 //! noise suppressor) in Rust, in steps of 10 ms.
 
 use sonora::config::{EchoCanceller, NoiseSuppression, NoiseSuppressionLevel};
 use sonora::{AudioProcessing, Config, StreamConfig};
 
+use crate::echo_watch::EchoWatch;
 use crate::{SAMPLE_RATE, VadError, samples};
 
 /// Samples in a step.
@@ -27,11 +31,24 @@ pub enum NoiseReduction {
     FarField,
 }
 
+/// Whether the assistant's own voice is taken out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EchoCancellation {
+    /// Never.
+    #[default]
+    Off,
+    /// Once it is found that it is there: usually after a second of it. Looked for in the first 20 s that are
+    /// played.
+    Auto,
+    /// Always.
+    On,
+}
+
 /// What is taken out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CleanerConfig {
     /// The assistant's own voice.
-    pub echo: bool,
+    pub echo: EchoCancellation,
     /// Noise.
     pub noise: Option<NoiseReduction>,
 }
@@ -49,8 +66,10 @@ pub struct EchoStatistics {
 
 /// Cleans one stream.
 pub struct SoundCleaner {
-    processing: AudioProcessing,
-    echo: bool,
+    canceller: Option<AudioProcessing>,
+    /// Whether the canceller's work is listened to; `None`: always.
+    watch: Option<EchoWatch>,
+    reducer: Option<AudioProcessing>,
     heard: Vec<f32>,
     played: Vec<f32>,
     step: [f32; STEP],
@@ -63,22 +82,25 @@ impl SoundCleaner {
             NoiseReduction::NearField => NoiseSuppressionLevel::Low,
             NoiseReduction::FarField => NoiseSuppressionLevel::Moderate,
         };
-        let stream = StreamConfig::new(SAMPLE_RATE, 1);
-        let processing = AudioProcessing::builder()
-            .config(Config {
-                echo_canceller: config.echo.then(EchoCanceller::default),
-                noise_suppression: config.noise.map(|reduction| NoiseSuppression {
+        let canceller = (config.echo != EchoCancellation::Off).then(|| {
+            processing(Config {
+                echo_canceller: Some(EchoCanceller::default()),
+                ..Config::default()
+            })
+        });
+        let reducer = config.noise.map(|reduction| {
+            processing(Config {
+                noise_suppression: Some(NoiseSuppression {
                     level: level(reduction),
                     ..NoiseSuppression::default()
                 }),
                 ..Config::default()
             })
-            .capture_config(stream)
-            .render_config(stream)
-            .build();
+        });
         SoundCleaner {
-            processing,
-            echo: config.echo,
+            canceller,
+            watch: (config.echo == EchoCancellation::Auto).then(EchoWatch::default),
+            reducer,
             heard: Vec::with_capacity(STEP),
             played: Vec::with_capacity(STEP),
             step: [0.0; STEP],
@@ -127,23 +149,76 @@ impl SoundCleaner {
 
     fn process(&mut self) -> Result<(), VadError> {
         let failed = |error: sonora::Error| VadError::run("sound cleaning", error.to_string());
-        if self.echo {
-            self.processing
-                .process_render_f32(&[&self.played], &mut [&mut self.step])
+        self.step.copy_from_slice(&self.heard);
+        if let Some(canceller) = &mut self.canceller {
+            let mut left = [0.0; STEP];
+            canceller
+                .process_render_f32(&[&self.played], &mut [&mut left])
+                .map_err(failed)?;
+            canceller
+                .process_capture_f32(&[&self.heard], &mut [&mut left])
+                .map_err(failed)?;
+            if let Some(watch) = &mut self.watch {
+                let known = statistics(canceller);
+                watch.step(
+                    energy(&self.played),
+                    energy(&self.heard),
+                    energy(&left),
+                    &known,
+                );
+            }
+            if self.watch.as_ref().is_none_or(EchoWatch::is_found) {
+                self.step = left;
+            }
+            if self.watch.as_ref().is_some_and(EchoWatch::is_given_up) {
+                self.canceller = None;
+            }
+        }
+        if let Some(reducer) = &mut self.reducer {
+            let heard = self.step;
+            reducer
+                .process_capture_f32(&[&heard], &mut [&mut self.step])
                 .map_err(failed)?;
         }
-        self.processing
-            .process_capture_f32(&[&self.heard], &mut [&mut self.step])
-            .map_err(failed)
+        Ok(())
     }
 
     /// What is known of the echo; `None` where it is not taken out.
     pub fn echo(&self) -> Option<EchoStatistics> {
-        let known = self.echo.then(|| self.processing.statistics())?;
-        Some(EchoStatistics {
-            delay_ms: known.delay_ms.and_then(|ms| u32::try_from(ms).ok()),
-            return_loss_db: known.echo_return_loss.map(|db| db as f32),
-            enhancement_db: known.echo_return_loss_enhancement.map(|db| db as f32),
-        })
+        let found = self.watch.as_ref().is_none_or(EchoWatch::is_found);
+        self.canceller.as_ref().filter(|_| found).map(statistics)
     }
+
+    /// Whether an echo has just been found, and nothing else is heard at the moment. Tells it once.
+    pub fn just_heard_echo(&mut self) -> bool {
+        self.watch.as_mut().is_some_and(EchoWatch::just_heard)
+    }
+
+    /// Whether what is played still matters.
+    pub fn wants_played(&self) -> bool {
+        self.canceller.is_some()
+    }
+}
+
+fn processing(config: Config) -> AudioProcessing {
+    let stream = StreamConfig::new(SAMPLE_RATE, 1);
+    AudioProcessing::builder()
+        .config(config)
+        .capture_config(stream)
+        .render_config(stream)
+        .build()
+}
+
+fn statistics(canceller: &AudioProcessing) -> EchoStatistics {
+    let known = canceller.statistics();
+    EchoStatistics {
+        delay_ms: known.delay_ms.and_then(|ms| u32::try_from(ms).ok()),
+        return_loss_db: known.echo_return_loss.map(|db| db as f32),
+        enhancement_db: known.echo_return_loss_enhancement.map(|db| db as f32),
+    }
+}
+
+/// Mean square.
+fn energy(sound: &[f32]) -> f32 {
+    sound.iter().map(|sample| sample * sample).sum::<f32>() / sound.len().max(1) as f32
 }

@@ -13,6 +13,7 @@
 
 mod cleaner;
 mod detector;
+mod echo_watch;
 mod end_of_turn;
 mod error;
 mod gate;
@@ -21,7 +22,7 @@ mod listener;
 mod segmenter;
 mod silero;
 
-pub use cleaner::{CleanerConfig, EchoStatistics, NoiseReduction, SoundCleaner};
+pub use cleaner::{CleanerConfig, EchoCancellation, EchoStatistics, NoiseReduction, SoundCleaner};
 pub use detector::{VoiceDetector, Window};
 pub use end_of_turn::EndOfTurn;
 pub use error::VadError;

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use duologue_audio::{decode_file, pcm};
-use duologue_vad::{CleanerConfig, NoiseReduction, SoundCleaner, samples};
+use duologue_vad::{CleanerConfig, EchoCancellation, NoiseReduction, SoundCleaner, samples};
 
 const SECOND: usize = samples(1000) as usize;
 /// A small room, by sample and gain.
@@ -55,7 +55,7 @@ fn echo(played: &[f32], delay_ms: u32) -> Vec<f32> {
 
 fn canceller() -> SoundCleaner {
     SoundCleaner::new(CleanerConfig {
-        echo: true,
+        echo: EchoCancellation::On,
         noise: None,
     })
 }
@@ -113,12 +113,62 @@ fn without_anything_played_speech_is_left_as_it_is() {
     assert!(change.abs() < 1.5, "{change} dB");
 }
 
+fn automatic() -> SoundCleaner {
+    SoundCleaner::new(CleanerConfig {
+        echo: EchoCancellation::Auto,
+        noise: None,
+    })
+}
+
+#[test]
+fn an_echo_that_nobody_spoke_of_is_found_and_taken_out() {
+    let played = reply();
+    for delay in [40, 150, 450] {
+        let heard = echo(&played, delay);
+        let mut cleaner = automatic();
+        let mut out = Vec::new();
+        let mut told = None;
+        for (at, (heard, played)) in heard.chunks(320).zip(played.chunks(320)).enumerate() {
+            cleaner.clean(heard, played, &mut out).unwrap();
+            if cleaner.just_heard_echo() {
+                assert_eq!(told.replace(at * 20), None, "told twice");
+            }
+        }
+        let told = told.unwrap();
+        assert!((300..1_500).contains(&told), "{delay} ms: after {told} ms");
+        let change = level(&out, 2, 9) - level(&heard, 2, 9);
+        assert!(change < -25.0, "{delay} ms: {change} dB");
+    }
+}
+
+#[test]
+fn without_an_echo_whoever_speaks_over_a_reply_is_left_as_they_are() {
+    let played = reply();
+    for name in [
+        "jfk",
+        "goforward",
+        "something",
+        "austen-0930",
+        "asterisk-invalid",
+    ] {
+        let mut heard = noise(played.len(), 1e-3);
+        for (sample, voice) in heard[3 * SECOND..].iter_mut().zip(&clip(name)) {
+            *sample += voice;
+        }
+        let mut cleaner = automatic();
+        let left = cleaned(&mut cleaner, &heard, &played);
+        assert!(left == heard[..left.len()], "{name}");
+        assert_eq!(cleaner.echo(), None, "{name}");
+        assert!(!cleaner.just_heard_echo(), "{name}");
+    }
+}
+
 #[test]
 fn noise_is_reduced_and_more_so_from_afar() {
     let sound = noise(6 * SECOND, 0.02);
     let left = [NoiseReduction::NearField, NoiseReduction::FarField].map(|reduction| {
         let mut cleaner = SoundCleaner::new(CleanerConfig {
-            echo: false,
+            echo: EchoCancellation::Off,
             noise: Some(reduction),
         });
         let left = cleaned(&mut cleaner, &sound, &sound);

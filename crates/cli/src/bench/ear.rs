@@ -10,8 +10,9 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Args;
 use duologue_vad::{
-    Aggressiveness, CleanerConfig, GateConfig, LightDetector, NoiseGate, NoiseReduction,
-    SAMPLE_RATE, SegmenterConfig, SileroModel, SoundCleaner, SpeechListener, VoiceDetector,
+    Aggressiveness, CleanerConfig, EchoCancellation, GateConfig, LightDetector, NoiseGate,
+    NoiseReduction, SAMPLE_RATE, SegmenterConfig, SileroModel, SoundCleaner, SpeechListener,
+    VoiceDetector,
 };
 use duologue_voicepack::VoicepackStore;
 use serde_json::{Value, json};
@@ -53,13 +54,13 @@ impl EarBench {
             ("gate", "noise gate", &gate),
             ("echo", "echo cancellation", &|| {
                 cleaner(CleanerConfig {
-                    echo: true,
+                    echo: EchoCancellation::On,
                     noise: None,
                 })
             }),
             ("noise", "noise reduction", &|| {
                 cleaner(CleanerConfig {
-                    echo: false,
+                    echo: EchoCancellation::Off,
                     noise: Some(NoiseReduction::FarField),
                 })
             }),
@@ -73,7 +74,7 @@ impl EarBench {
                     ear(
                         silero.detector(),
                         CleanerConfig {
-                            echo: true,
+                            echo: EchoCancellation::On,
                             noise: Some(NoiseReduction::FarField),
                         },
                     )

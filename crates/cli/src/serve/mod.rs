@@ -227,7 +227,7 @@ impl ServeCommand {
             }),
             ..OrchestratorConfig::default()
         };
-        config.hearing.cleaner.echo = self.echo_cancellation == Switch::On;
+        config.hearing.cleaner.echo = self.echo_cancellation.into();
         if self.noise_gate == Switch::Off {
             config.hearing.gate = None;
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use duologue_orchestrator::IceServer;
+use duologue_vad::EchoCancellation;
 
 use crate::engines::DetectorChoice;
 use crate::livekit::LiveKitOptions;
@@ -16,6 +17,27 @@ pub enum Switch {
     On,
     /// It is not
     Off,
+}
+
+/// When the echo is taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EchoSwitch {
+    /// Once it is found
+    Auto,
+    /// Always
+    On,
+    /// Never
+    Off,
+}
+
+impl From<EchoSwitch> for EchoCancellation {
+    fn from(switch: EchoSwitch) -> Self {
+        match switch {
+            EchoSwitch::Auto => Self::Auto,
+            EchoSwitch::On => Self::On,
+            EchoSwitch::Off => Self::Off,
+        }
+    }
 }
 
 /// The options, which are the keys of the configuration file too (`max-sessions: 8`). A flag counts before the
@@ -213,17 +235,17 @@ pub struct ServeCommand {
     #[arg(long, env = "DUOLOGUE_SPEAKING_THRESHOLD_SCALE", default_value_t = 2.0, value_name = "F", value_parser = factor, help_heading = "Hearing")]
     pub(super) speaking_threshold_scale: f32,
 
-    /// Take the assistant's own voice out of what is heard. Browsers and telephones do so themselves; a session can
-    /// ask for it with `session.duologue.echo_cancellation`
+    /// Take the assistant's own voice out of what is heard: auto does once an echo is found. Browsers and telephones
+    /// do so themselves; a session can ask for it with `session.duologue.echo_cancellation`
     #[arg(
         long,
         env = "DUOLOGUE_ECHO_CANCELLATION",
         value_enum,
-        default_value = "off",
+        default_value = "auto",
         value_name = "WHEN",
         help_heading = "Hearing"
     )]
-    pub(super) echo_cancellation: Switch,
+    pub(super) echo_cancellation: EchoSwitch,
 
     /// Milliseconds between two partial transcripts while a user speaks; 0 makes them only to judge interruptions
     #[arg(

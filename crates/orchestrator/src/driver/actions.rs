@@ -134,6 +134,7 @@ impl<O: Outbound> Driver<O> {
             Notice::HeardItself { times } => {
                 let advice = self.scribe.echo_advice();
                 tracing::warn!(times, "the session hears its own voice: {advice}");
+                self.hearing.look_for_echo();
             }
             // The last of the sound, which the client's rate still held back, goes before the news of its end.
             Notice::ReplyAudioDone { reply, .. } => {

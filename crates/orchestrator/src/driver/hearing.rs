@@ -7,9 +7,9 @@ use std::time::Duration;
 use duologue_audio::pcm;
 use duologue_session::Event;
 use duologue_vad::{
-    Aggressiveness, CleanerConfig, EchoStatistics, GateConfig, GateStatistics, LightDetector,
-    SegmentEvent, SegmenterConfig, SileroModel, SoundCleaner, SpeechListener, ThresholdScale,
-    VadError, VoiceDetector,
+    Aggressiveness, CleanerConfig, EchoCancellation, EchoStatistics, GateConfig, GateStatistics,
+    LightDetector, SegmentEvent, SegmenterConfig, SileroModel, SoundCleaner, SpeechListener,
+    ThresholdScale, VadError, VoiceDetector,
 };
 
 use super::clock::{SessionClock, length};
@@ -60,12 +60,15 @@ pub struct HearingConfig {
 }
 
 impl Default for HearingConfig {
-    /// With the gate, and nothing taken out.
+    /// With the gate, and the echo taken out where there is one.
     fn default() -> Self {
         Self {
             segmenter: SegmenterConfig::default(),
             gate: Some(GateConfig::default()),
-            cleaner: CleanerConfig::default(),
+            cleaner: CleanerConfig {
+                echo: EchoCancellation::Auto,
+                ..CleanerConfig::default()
+            },
         }
     }
 }
@@ -81,6 +84,8 @@ struct Listened {
     events: Vec<SegmentEvent>,
     /// Sound to take the place of what was kept, where it was cleaned.
     cleaned: Vec<f32>,
+    /// All that is heard is an echo that has just been found.
+    echo_heard: bool,
     error: Option<VadError>,
 }
 
@@ -97,10 +102,15 @@ impl Ear {
             }
         };
         error = self.listener.hear(sound, &mut events).err().or(error);
+        let echo_heard = self
+            .cleaner
+            .as_mut()
+            .is_some_and(SoundCleaner::just_heard_echo);
         Listened {
             ear: self,
             events,
             cleaned,
+            echo_heard,
             error,
         }
     }
@@ -221,6 +231,7 @@ impl Hearing {
         };
         let outcome = job.await;
         self.job = None;
+        let mut echo_heard = false;
         let events = match outcome {
             Ok(listened) => {
                 self.statistics = HearingStatistics {
@@ -232,6 +243,7 @@ impl Hearing {
                     tracing::warn!(%error, "a window of sound was not listened to");
                 }
                 self.keep_cleaned(&listened.cleaned);
+                echo_heard = listened.echo_heard;
                 listened.events
             }
             Err(error) => {
@@ -241,6 +253,9 @@ impl Hearing {
             }
         };
         let mut events: Vec<Event> = events.into_iter().map(|event| self.place(event)).collect();
+        if echo_heard {
+            events.push(Event::EchoHeard);
+        }
         for event in &events {
             match event {
                 Event::SpeechStarted { .. } | Event::SpeechResumed { .. } => {
@@ -267,6 +282,12 @@ impl Hearing {
     pub fn set_cleaning(&mut self, cleaner: CleanerConfig) {
         self.new_cleaning |= cleaner != self.config.cleaner;
         self.config.cleaner = cleaner;
+    }
+
+    /// Looks for an echo again, where it was given up.
+    pub fn look_for_echo(&mut self) {
+        self.new_cleaning |=
+            self.config.cleaner.echo == EchoCancellation::Auto && self.statistics.echo.is_none();
     }
 
     /// Where the client's loudspeaker is told of what it is sent.
@@ -316,21 +337,25 @@ impl Hearing {
         let first = self.clock.received() - self.pending.len() as u64;
         let mut samples = std::mem::take(&mut self.pending);
         let waiting = samples.len() as u64;
-        let mut played = match self.config.cleaner.echo {
-            true => self
-                .loudspeaker
-                .read(self.clock.time_of(first), samples.len()),
-            false => Vec::new(),
-        };
+        let mut unheard = 0;
         if std::mem::take(&mut self.new_cleaning) {
             // What the last cleaner had not got to goes first, so that no sample is lost.
             let rest = ear.cleaner.take().map(SoundCleaner::rest);
             let rest = rest.unwrap_or_default();
-            self.clean_from = first - rest.len() as u64;
-            played.splice(0..0, vec![0.0; rest.len()]);
+            unheard = rest.len();
+            self.clean_from = first - unheard as u64;
             samples.splice(0..0, rest);
             ear.cleaner = cleaner(self.config.cleaner);
         }
+        let played = match &ear.cleaner {
+            Some(cleaner) if cleaner.wants_played() => {
+                let mut played = vec![0.0; unheard];
+                let from = self.clock.time_of(first);
+                played.extend(self.loudspeaker.read(from, samples.len() - unheard));
+                played
+            }
+            _ => Vec::new(),
+        };
         let submitted = self.pool.submit(Priority::Conversation, move || {
             ear.listen(&samples, &played)
         });

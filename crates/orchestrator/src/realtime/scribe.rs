@@ -10,6 +10,7 @@ use duologue_session::{
     ItemKind, ItemStatus, Modality, Notice, ReplyId, ReplyOptions, ReplyOutcome, ReplyStatus, Role,
     State, Usage,
 };
+use duologue_vad::EchoCancellation;
 use serde_json::{Value, json};
 
 use super::{Dialect, EventError, SessionSettings};
@@ -84,11 +85,18 @@ impl Scribe {
     /// What helps a session that hears itself.
     #[must_use]
     pub fn echo_advice(&self) -> &'static str {
-        if self.settings.cleaner.echo {
-            "the loudspeaker is too loud for echo cancellation: turn it down, or use headphones"
-        } else {
-            "use headphones, or turn on echo cancellation: where the sound is recorded, or here with \
-             session.duologue.echo_cancellation (for all sessions: --echo-cancellation on)"
+        match self.settings.cleaner.echo {
+            EchoCancellation::On => {
+                "the loudspeaker is too loud for echo cancellation: turn it down, or use headphones"
+            }
+            EchoCancellation::Auto => {
+                "use headphones, or have the echo cancelled where the sound is recorded; here it is taken out once \
+                 it is found (at once with session.duologue.echo_cancellation)"
+            }
+            EchoCancellation::Off => {
+                "use headphones, or turn on echo cancellation: where the sound is recorded, or here with \
+                 session.duologue.echo_cancellation (for all sessions: --echo-cancellation auto)"
+            }
         }
     }
 
@@ -626,6 +634,7 @@ fn evidence_name(evidence: Evidence) -> &'static str {
         Evidence::Words => "words",
         Evidence::Command => "command",
         Evidence::Backchannel => "backchannel",
+        Evidence::Echo => "echo",
         Evidence::OwnSpeech => "own_speech",
         Evidence::NoWords => "no_words",
         Evidence::Deadline => "deadline",

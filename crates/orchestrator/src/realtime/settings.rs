@@ -1,6 +1,6 @@
 //! A session's configuration as clients see it, and `session.update`, which changes all of it or nothing.
 
-use duologue_vad::{CleanerConfig, NoiseReduction};
+use duologue_vad::{CleanerConfig, EchoCancellation, NoiseReduction};
 use serde_json::{Map, Value, json};
 
 use super::json::{Fields, wrong};
@@ -358,7 +358,12 @@ impl SessionSettings {
     /// The session object of `session.created` and `session.updated`.
     #[must_use]
     pub fn to_json(&self, id: &str, dialect: Dialect) -> Value {
-        let duologue = json!({"events": self.duologue_events, "echo_cancellation": self.cleaner.echo, "recording": self.recorded});
+        let echo_cancellation = match self.cleaner.echo {
+            EchoCancellation::Off => json!(false),
+            EchoCancellation::Auto => json!("auto"),
+            EchoCancellation::On => json!(true),
+        };
+        let duologue = json!({"events": self.duologue_events, "echo_cancellation": echo_cancellation, "recording": self.recorded});
         let noise_reduction = self.cleaner.noise.map(|reduction| {
             let kind = match reduction {
                 NoiseReduction::NearField => "near_field",
@@ -475,8 +480,16 @@ pub fn apply_update(
         if let Some(events) = ours.flag("events")? {
             next.duologue_events = events;
         }
-        if let Some(cancelled) = ours.flag("echo_cancellation")? {
-            next.cleaner.echo = cancelled;
+        if let Some(wanted) = ours.get("echo_cancellation") {
+            next.cleaner.echo = match wanted {
+                Value::Bool(false) => EchoCancellation::Off,
+                Value::Bool(true) => EchoCancellation::On,
+                Value::String(word) if word == "auto" => EchoCancellation::Auto,
+                other => {
+                    let path = ours.path("echo_cancellation");
+                    return Err(wrong(&path, "true, false or \"auto\"", other));
+                }
+            };
         }
     }
     // The beta's flat names.

@@ -135,6 +135,7 @@ fn inputs(
         let event = match event {
             Event::SpeechStarted { .. }
             | Event::Silence { .. }
+            | Event::EchoHeard
             | Event::SpeechResumed { .. }
             | Event::SpeechStopped { .. } => {
                 if own_ear {

@@ -158,6 +158,7 @@ fn name(evidence: Evidence) -> &'static str {
         Evidence::Words => "its words",
         Evidence::Command => "a command",
         Evidence::Backchannel => "mere assent",
+        Evidence::Echo => "the reply's sound",
         Evidence::OwnSpeech => "the reply's own words",
         Evidence::NoWords => "the want of words",
         Evidence::Deadline => "the want of evidence",

@@ -187,6 +187,13 @@ impl Session {
         });
     }
 
+    /// The speech over the reply is the reply.
+    pub(super) fn echo_heard(&mut self) {
+        if self.state == State::BargedIn {
+            self.retract_interruption(Evidence::Echo);
+        }
+    }
+
     /// Lets the writer go on, with the word that was cut.
     pub(super) fn resume_reply(&mut self) {
         let (now, max_rewind) = (self.now, samples(self.config.interruption.max_rewind));

@@ -52,6 +52,8 @@ pub enum Evidence {
     Backchannel,
     /// The reply's own words came back.
     OwnSpeech,
+    /// By its sound it is the reply, come back to the microphone.
+    Echo,
     /// No words in it.
     NoWords,
     /// No evidence came in time.
@@ -204,6 +206,7 @@ impl Session {
             Event::SpeechStarted { onset } | Event::SpeechResumed { onset } => self.speech(onset),
             Event::Silence { since } => self.silence(since, false),
             Event::SpeechStopped { end } => self.silence(end, true),
+            Event::EchoHeard => self.echo_heard(),
             Event::EndOfTurn {
                 turn,
                 revision,
