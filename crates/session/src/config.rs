@@ -52,6 +52,7 @@ impl Config {
             _ => Ok(()),
         };
         share("timing.complete", self.timing.complete)?;
+        share("timing.finished", self.timing.finished)?;
         share("interruption.echo_share", self.interruption.echo_share)?;
         if let TurnDetection::ServerVad {
             threshold,
@@ -432,6 +433,8 @@ pub struct Timing {
     pub max_learned_silence: Duration,
     /// Probability from which a turn is held for complete, 0 to 1.
     pub complete: f32,
+    /// What is left of the longest silence inside a turn where its words are a finished sentence, 0 to 1.
+    pub finished: f32,
     /// Audio taken before the onset, so that the first sound is in the transcript.
     #[serde(with = "crate::wire::ms")]
     pub pre_roll: Duration,
@@ -473,6 +476,7 @@ impl Default for Timing {
             min_silence: Duration::from_millis(250),
             max_learned_silence: Duration::from_millis(700),
             complete: 0.5,
+            finished: 0.5,
             pre_roll: Duration::from_millis(300),
             partials: Some(Duration::from_millis(800)),
             max_turn: Duration::from_secs(28),

@@ -66,11 +66,14 @@ pub struct GateConfig {
     /// Once the talker's level is known: never ask for more than this part of it,
     /// and while more is asked for than usual, for at least half of that.
     pub talker: f32,
+    /// The level that a talker is taken to have over a reply, as long as nobody was heard.
+    pub assumed_talker: f32,
 }
 
 impl Default for GateConfig {
     /// The quietest tenth of 10 s, judged every 200 ms from 2 s on; twice its
-    /// amplitude (6 dB), between -60 and -30 dBFS; a fifth of the talker's (-14 dB).
+    /// amplitude (6 dB), between -60 and -30 dBFS; a fifth of the talker's (-14 dB),
+    /// who is taken to speak at -28 dBFS, which is 2 dB less than usual.
     fn default() -> GateConfig {
         GateConfig {
             buffer_ms: 10_000,
@@ -81,6 +84,7 @@ impl Default for GateConfig {
             least: 1e-3,
             most: 0.03,
             talker: 0.2,
+            assumed_talker: 0.04,
         }
     }
 }
@@ -90,7 +94,7 @@ impl Default for GateConfig {
 pub struct GateStatistics {
     /// Noise of the place, dBFS; `None` until enough was heard.
     pub floor_dbfs: Option<f32>,
-    /// Level from which sound is let through, dBFS; `None` with the floor.
+    /// Level from which sound is let through, dBFS; `None` while all is.
     pub threshold_dbfs: Option<f32>,
     /// Share of the 20 ms frames since the beginning that were below, 0 to 1.
     /// Frames during calibration are not below.
@@ -226,15 +230,24 @@ impl NoiseGate {
         }
     }
 
-    /// The amplitude that is asked for; `None` while the noise is not known.
+    /// The amplitude that is asked for; `None` while nothing is: where the noise is
+    /// not known, only over a reply is there something to compare with.
     fn threshold(&self) -> Option<f32> {
-        let GateConfig { margin, least, .. } = self.config;
-        let asked = (self.floor? * margin).max(least) * self.scale;
+        let config = &self.config;
+        let over_reply = self.scale > 1.0;
+        let asked = match self.floor {
+            Some(floor) => (floor * config.margin).max(config.least) * self.scale,
+            None if over_reply => 0.0,
+            None => return None,
+        };
         Some(match self.talker {
-            None => asked.min(self.config.most),
+            None if over_reply => asked
+                .max(config.talker * config.assumed_talker)
+                .min(config.most),
+            None => asked.min(config.most),
             Some(talker) => {
-                let most = talker * self.config.talker * self.scale;
-                let least = if self.scale > 1.0 { most / 2.0 } else { 0.0 };
+                let most = talker * config.talker * self.scale;
+                let least = if over_reply { most / 2.0 } else { 0.0 };
                 asked.clamp(least, most)
             }
         })

@@ -351,8 +351,8 @@ impl Session {
                     turn.probability,
                     words,
                     timing.complete,
-                    least,
-                    end_of_turn::longest(eagerness),
+                    least..end_of_turn::longest(eagerness),
+                    timing.finished,
                 )
             }
             TurnDetection::Manual => Duration::ZERO,

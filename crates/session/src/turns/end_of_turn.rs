@@ -6,6 +6,7 @@
 
 use super::words::tokens;
 use crate::Eagerness;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Words after which nobody stops, however it sounds.
@@ -70,16 +71,17 @@ pub(crate) fn longest(eagerness: Eagerness) -> Duration {
     }
 }
 
-/// The silence after which the turn is over. `probability` is `None` while the model has not answered, and where
+/// The silence after which the turn is over, of the least and the longest. `finished` is what is left of the longest
+/// where the words are a finished sentence. `probability` is `None` while the model has not answered, and where
 /// there is none.
 pub(crate) fn wait(
     probability: Option<f32>,
     words: Words<'_>,
     complete: f32,
-    least: Duration,
-    longest: Duration,
+    silence: Range<Duration>,
+    finished: f32,
 ) -> Duration {
-    let longest = longest.max(least);
+    let least = silence.start;
     let text = words.text.unwrap_or_default();
     let sounds_complete = probability.is_some_and(|p| p >= complete);
     let probability = if trails_off(text, sounds_complete) {
@@ -99,6 +101,13 @@ pub(crate) fn wait(
     if probability >= complete {
         return least;
     }
+    // Recognizers put full stops generously, so it is no proof.
+    let share = if words.is_final && reads_finished(text) {
+        finished
+    } else {
+        1.0
+    };
+    let longest = silence.end.mul_f32(share).max(least);
     let doubt = 1.0 - (probability.max(0.0) / complete.max(f32::EPSILON)).clamp(0.0, 1.0);
     least + (longest - least).mul_f32(doubt)
 }
@@ -118,6 +127,16 @@ fn trails_off(text: &str, sounds_complete: bool) -> bool {
             && !text.ends_with('?')
             && SELDOM_LAST.contains(&last)
             && !is_answer(text))
+}
+
+/// Whether the words are a sentence with nothing missing.
+fn reads_finished(text: &str) -> bool {
+    let words = tokens(text);
+    let last = words.last().map(String::as_str).unwrap_or_default();
+    words.len() >= 3
+        && text.trim_end().ends_with(['.', '?', '!'])
+        && !NEVER_LAST.contains(&last)
+        && (text.trim_end().ends_with('?') || !SELDOM_LAST.contains(&last))
 }
 
 /// Whether the words are a whole answer, and nothing else.
@@ -154,7 +173,7 @@ mod tests {
             text: Some(text),
             is_final: true,
         };
-        wait(probability.into(), words, 0.5, LEAST, LONGEST)
+        wait(probability.into(), words, 0.5, LEAST..LONGEST, 0.5)
     }
 
     #[test]
@@ -184,7 +203,7 @@ mod tests {
             text: Some("no"),
             is_final: false,
         };
-        assert!(wait(Some(0.1), so_far, 0.5, LEAST, LONGEST) > LONG);
+        assert!(wait(Some(0.1), so_far, 0.5, LEAST..LONGEST, 0.5) > LONG);
     }
 
     #[test]
@@ -229,6 +248,16 @@ mod tests {
             assert_eq!(waits(0.9, text), LEAST, "{text}");
         }
         assert_eq!(waits(None, "Where are you from?"), LEAST);
+    }
+
+    #[test]
+    fn a_sentence_that_reads_finished_is_not_waited_for_as_long_as_one_that_does_not() {
+        let finished = waits(0.1, "The harbour is old.");
+        let open = waits(0.1, "The harbour is old");
+        assert!(finished > LEAST && finished < open.mul_f32(0.6));
+        for text in ["The harbour.", "and then we...", "what is the."] {
+            assert_eq!(waits(0.1, text), open, "{text}");
+        }
     }
 
     #[test]
