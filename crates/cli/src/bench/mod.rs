@@ -12,6 +12,7 @@ mod transport;
 mod tts;
 mod turn;
 mod turns;
+mod worker;
 
 use std::path::PathBuf;
 
@@ -41,6 +42,7 @@ enum What {
     /// What WebRTC and a WebSocket add over the loopback, and what a call costs
     Transport(transport::TransportBench),
     Turns(turns::TurnsBench),
+    Worker(worker::WorkerBench),
 }
 
 impl BenchCommand {
@@ -56,6 +58,7 @@ impl BenchCommand {
             What::Turn(bench) => bench.run().await?,
             What::Transport(bench) => bench.run().await?,
             What::Turns(bench) => bench.run().await?,
+            What::Worker(bench) => bench.run().await?,
         };
         report.print();
         if let Some(path) = &self.json {

@@ -12,7 +12,7 @@ use super::peer::PeerOptions;
 use super::report::{Report, median};
 
 /// Four to five seconds each.
-const SENTENCES: [&str; 6] = [
+pub const SENTENCES: [&str; 6] = [
     "The train to the coast leaves at half past nine from the second platform.",
     "I have put the groceries on the kitchen table and fed both of the cats.",
     "Yesterday it rained all day, but this morning the sky is clear and blue.",
