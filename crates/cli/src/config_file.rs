@@ -4,28 +4,48 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-/// Takes the configuration file's values as the defaults of the command line.
+/// Commands that have one.
+const COMMANDS: [&str; 2] = ["serve", "worker"];
+
+/// Takes the values of the configuration file that the command line or the environment names as the defaults of
+/// the command it is for.
 ///
 /// # Errors
 /// A file that cannot be read, is not YAML, or has a key that is no option.
 pub fn configured(command: clap::Command) -> anyhow::Result<clap::Command> {
-    let named = std::env::args()
-        .skip_while(|argument| argument != "--config")
-        .nth(1)
-        .or_else(|| {
-            std::env::args()
-                .find_map(|argument| argument.strip_prefix("--config=").map(str::to_owned))
-        })
-        .or_else(|| std::env::var("DUOLOGUE_CONFIG").ok());
-    let is_serve = std::env::args()
-        .nth(1)
-        .is_none_or(|first| first == "serve" || first.starts_with('-'));
-    let Some(file) = named.filter(|_| is_serve).map(PathBuf::from) else {
+    // What is wrong with the other arguments is told when they are read with the file's values.
+    let Ok(matches) = command.clone().ignore_errors(true).try_get_matches() else {
         return Ok(command);
     };
-    let text = std::fs::read_to_string(&file)
-        .with_context(|| format!("cannot read the configuration file {}", file.display()))?;
-    with_defaults(command, &text, &file)
+    let Some((name, matches)) = matches.subcommand() else {
+        return Ok(command);
+    };
+    if !COMMANDS.contains(&name) {
+        return Ok(command);
+    }
+    let Some(file) = matches.get_one::<PathBuf>("config") else {
+        return Ok(command);
+    };
+    let text = read(file)?;
+    let subcommand = command.find_subcommand(name).cloned();
+    let configured = with_defaults(subcommand.unwrap_or_default(), &text, file)?;
+    Ok(command.mut_subcommand(name, |_| configured))
+}
+
+/// As [`configured`], for a command without arguments: the environment alone can name a file.
+///
+/// # Errors
+/// As [`configured`].
+pub fn configured_by_environment(command: clap::Command) -> anyhow::Result<clap::Command> {
+    match std::env::var_os("DUOLOGUE_CONFIG").map(PathBuf::from) {
+        Some(file) => with_defaults(command, &read(&file)?, &file),
+        None => Ok(command),
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read the configuration file {}", file.display()))
 }
 
 /// `on` and `off` are words here, not truth values.
@@ -33,41 +53,47 @@ pub fn yaml() -> serde_saphyr::Options {
     serde_saphyr::options! { strict_booleans: true }
 }
 
-fn with_defaults(command: clap::Command, text: &str, file: &Path) -> anyhow::Result<clap::Command> {
+fn with_defaults(
+    mut command: clap::Command,
+    text: &str,
+    file: &Path,
+) -> anyhow::Result<clap::Command> {
     let values: std::collections::BTreeMap<String, serde_json::Value> =
         serde_saphyr::from_str_with_options(text, yaml())
             .with_context(|| format!("in {}", file.display()))?;
-    let top_level = command.find_subcommand("serve").is_none();
-    let mut serve = match command.find_subcommand("serve") {
-        Some(serve) => serve.clone(),
-        None => command.clone(),
-    };
     for (key, value) in values {
-        let known = serve
+        let known = command
             .get_arguments()
             .find(|argument| argument.get_long() == Some(key.as_str()) && key != "config")
-            .map(|argument| argument.get_id().clone());
-        let Some(id) = known else {
+            .map(|argument| (argument.get_id().clone(), argument.get_value_delimiter()));
+        let Some((id, delimiter)) = known else {
             bail!(
-                "{}: {key:?} is not an option; `duologue serve --help` lists them",
-                file.display()
+                "{}: {key:?} is not an option; `duologue {} --help` lists them",
+                file.display(),
+                command.get_name()
             );
         };
-        let value = match value {
-            serde_json::Value::Null => continue,
-            serde_json::Value::String(text) => text,
-            value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_)) => {
-                value.to_string()
-            }
-            _ => bail!("{}: {key} must be a single value", file.display()),
+        let values = match (value, delimiter) {
+            (serde_json::Value::Null, _) => continue,
+            (serde_json::Value::Array(values), Some(_)) => values.into_iter().map(single).collect(),
+            (value, _) => single(value).map(|value| vec![value]),
         };
-        serve = serve.mut_arg(id, |argument| argument.default_value(value));
+        let Some(values) = values else {
+            bail!("{}: {key} must be a single value", file.display());
+        };
+        command = command.mut_arg(id, |argument| argument.default_values(values));
     }
-    Ok(if top_level {
-        serve
-    } else {
-        command.mut_subcommand("serve", |_| serve)
-    })
+    Ok(command)
+}
+
+fn single(value: serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(text) => Some(text),
+        value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_)) => {
+            Some(value.to_string())
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -77,37 +103,53 @@ mod tests {
 
     use super::*;
     use crate::serve::{ServeCommand, Switch};
+    use crate::worker::WorkerCommand;
 
-    const EXAMPLE: &str = include_str!("../../../configs/serve.yaml");
+    const SERVE: &str = include_str!("../../../configs/serve.yaml");
+    const WORKER: &str = include_str!("../../../configs/worker.yaml");
 
-    fn served(yaml: &str) -> Result<ServeCommand, String> {
-        let command = with_defaults(crate::Cli::command(), yaml, Path::new("serve.yaml"))
+    fn with_file<C: FromArgMatches>(name: &'static str, yaml: &str) -> Result<C, String> {
+        let command = crate::Cli::command().find_subcommand(name).unwrap().clone();
+        let command = with_defaults(command, yaml, Path::new("file.yaml"))
             .map_err(|error| format!("{error:#}"))?;
         let matches = command
-            .try_get_matches_from(["duologue", "serve"])
+            .try_get_matches_from([name])
             .map_err(|error| error.to_string())?;
-        let (_, matches) = matches.subcommand().unwrap();
-        ServeCommand::from_arg_matches(matches).map_err(|error| error.to_string())
+        C::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
+
+    fn served(yaml: &str) -> Result<ServeCommand, String> {
+        with_file("serve", yaml)
+    }
+
+    fn worker(yaml: &str) -> Result<WorkerCommand, String> {
+        with_file("worker", yaml)
     }
 
     #[test]
-    fn the_example_is_accepted_and_names_every_option() {
-        served(EXAMPLE).unwrap();
+    fn the_examples_are_accepted_and_name_every_option() {
+        served(SERVE).unwrap();
+        worker(WORKER).unwrap();
         let command = crate::Cli::command();
-        let serve = command.find_subcommand("serve").unwrap();
-        for long in serve.get_arguments().filter_map(clap::Arg::get_long) {
-            let named = EXAMPLE.lines().any(|line| {
-                line.trim_start_matches("# ")
-                    .starts_with(&format!("{long}:"))
-            });
-            assert!(named || long == "config", "configs/serve.yaml lacks {long}");
+        for (name, example) in [("serve", SERVE), ("worker", WORKER)] {
+            let command = command.find_subcommand(name).unwrap();
+            for long in command.get_arguments().filter_map(clap::Arg::get_long) {
+                let named = example.lines().any(|line| {
+                    line.trim_start_matches("# ")
+                        .starts_with(&format!("{long}:"))
+                });
+                assert!(
+                    named || long == "config",
+                    "configs/{name}.yaml lacks {long}"
+                );
+            }
         }
     }
 
-    #[test]
-    fn what_the_example_leaves_out_may_be_set_as_it_says() {
+    /// The lines that are commented out because they have no default, in force.
+    fn in_full(example: &str) -> String {
         let mut all = String::new();
-        for line in EXAMPLE.lines() {
+        for line in example.lines() {
             let bare = line.trim_start_matches("# ");
             let key = bare.split(':').next().unwrap_or_default();
             let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c == '-');
@@ -116,7 +158,33 @@ mod tests {
                 all.push('\n');
             }
         }
-        served(&all).unwrap();
+        all
+    }
+
+    #[test]
+    fn what_the_examples_leave_out_may_be_set_as_they_say() {
+        served(&in_full(SERVE)).unwrap();
+        worker(&in_full(WORKER)).unwrap();
+    }
+
+    #[test]
+    fn the_workers_example_spells_out_the_defaults() {
+        let config = |yaml| worker(yaml).unwrap().worker_config("w".to_owned());
+        assert_eq!(config(WORKER), config("{}"));
+        let default = duologue_worker::WorkerConfig {
+            name: "w".to_owned(),
+            ..duologue_worker::WorkerConfig::default()
+        };
+        assert_eq!(config("{}"), default);
+    }
+
+    #[test]
+    fn a_list_is_a_list() {
+        let config = |yaml| worker(yaml).unwrap().worker_config("w".to_owned());
+        assert_eq!(config("preload: [a, b]").preload, ["a", "b"]);
+        assert_eq!(config("preload: a,b").preload, ["a", "b"]);
+        let refused = worker("listen: [a, b]").err().unwrap();
+        assert!(refused.contains("single value"), "{refused}");
     }
 
     #[test]

@@ -39,7 +39,8 @@ struct Cli {
 enum Command {
     /// Serve conversations over WebSocket and HTTP, with a page to talk to
     Serve(Box<serve::ServeCommand>),
-    Worker(worker::WorkerCommand),
+    /// Serve voices to orchestrators over gRPC (duologue.tts.v1)
+    Worker(Box<worker::WorkerCommand>),
     Talk(talk::TalkCommand),
     Say(say::SayCommand),
     Transcribe(transcribe::TranscribeCommand),
@@ -66,6 +67,11 @@ fn main() -> ExitCode {
     };
     if matches!(cli.command, None | Some(Command::Serve(_))) {
         cpu::wait_asleep();
+    }
+    if let Some(Command::Worker(worker)) = &cli.command
+        && let Err(error) = worker.pin()
+    {
+        return fail(&error);
     }
     cli.logging.start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -102,9 +108,8 @@ async fn run(command: Option<Command>) -> anyhow::Result<()> {
 
 /// `duologue` alone: `duologue serve` with nothing but the environment and the configuration file.
 fn default_serve() -> anyhow::Result<serve::ServeCommand> {
-    let command = config_file::configured(serve::ServeCommand::augment_args(clap::Command::new(
-        "duologue",
-    )))?;
+    let command = serve::ServeCommand::augment_args(clap::Command::new("duologue"));
+    let command = config_file::configured_by_environment(command)?;
     let matches = command
         .try_get_matches_from(["duologue"])
         .unwrap_or_else(|error| error.exit());

@@ -1,4 +1,7 @@
-//! `duologue models`: which models there are, fetching them, checking them, removing them.
+//! `duologue models`: which models there are, fetching them, checking them, removing them; and the voices of a
+//! TTS worker.
+
+mod on_worker;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{IsTerminal, Write};
@@ -14,7 +17,9 @@ use duologue_voicepack::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-/// Models on this machine: list, fetch, check, remove.
+use on_worker::OnWorker;
+
+/// Models on this machine: list, fetch, check, remove. With --worker, the voices of a TTS worker: list, load, unload
 #[derive(Debug, Args)]
 pub struct ModelsCommand {
     /// A catalogue of your own, beside the built-in one and
@@ -22,13 +27,17 @@ pub struct ModelsCommand {
     #[arg(long, global = true, value_name = "FILE")]
     catalogue: Option<PathBuf>,
 
+    /// A TTS worker whose voices are meant, such as 10.0.0.5:50051
+    #[arg(long, global = true, value_name = "ADDR")]
+    worker: Option<String>,
+
     #[command(subcommand)]
     action: Action,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show the models that can be fetched and those that are here
+    /// Show the models that can be fetched and those that are here; of a worker, its voices
     List {
         /// Print JSON
         #[arg(long)]
@@ -50,6 +59,36 @@ enum Action {
         #[arg(required = true)]
         names: Vec<String>,
     },
+    /// Load voices into a worker's memory and warm them up
+    Load {
+        /// Names, as `list --worker ADDR` shows them
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Drop voices that nobody uses from a worker's memory
+    Unload {
+        /// Names, as `list --worker ADDR` shows them
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Read the files of a worker's voices again; what is being said is finished with the old ones
+    Reload {
+        /// Names, as `list --worker ADDR` shows them
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a worker is, what it can do and how it does
+    Capabilities {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl ModelsCommand {
@@ -58,6 +97,9 @@ impl ModelsCommand {
     /// # Errors
     /// What could not be done, in words for a person.
     pub async fn run(self) -> anyhow::Result<()> {
+        if let Some(address) = &self.worker {
+            return self.action.on_worker(address).await;
+        }
         let store = VoicepackStore::open_default()?;
         let catalogue = Catalogue::load(self.catalogue.as_deref())?;
         match self.action {
@@ -67,6 +109,29 @@ impl ModelsCommand {
                 tokio::task::spawn_blocking(move || verify(&store, &names)).await?
             }
             Action::Rm { names } => remove(&store, &names),
+            Action::Load { .. }
+            | Action::Unload { .. }
+            | Action::Reload { .. }
+            | Action::Capabilities { .. } => {
+                bail!("say which worker is meant: --worker HOST:PORT")
+            }
+        }
+    }
+}
+
+impl Action {
+    async fn on_worker(self, address: &str) -> anyhow::Result<()> {
+        let worker = OnWorker::connect(address).await?;
+        match self {
+            Action::List { json } => worker.list(json).await,
+            Action::Load { names, json } => worker.load(&names, false, json).await,
+            Action::Reload { names, json } => worker.load(&names, true, json).await,
+            Action::Unload { names } => worker.unload(&names).await,
+            Action::Capabilities { json } => worker.capabilities(json).await,
+            Action::Pull { .. } | Action::Verify { .. } | Action::Rm { .. } => bail!(
+                "a worker's disk is its machine's own: run this there, without --worker; \
+                 of a worker there are list, load, unload, reload and capabilities"
+            ),
         }
     }
 }

@@ -12,8 +12,11 @@
 //! [`Worker::start`] makes one; [`Worker::serve`] puts it on a socket and [`Worker::channel`] connects to it
 //! within the process. Both are the same service on the same code path.
 
+mod announce;
+mod capabilities;
 mod config;
 mod engine;
+mod figures;
 mod model_manager;
 mod outbox;
 mod pacing;
@@ -26,6 +29,7 @@ mod validate;
 mod voices;
 mod worker;
 
+pub use announce::Place;
 pub use config::{Timeouts, ToneConfig, WorkerConfig};
 pub use model_manager::ModelError;
 pub use voices::{VoiceEntry, VoiceSource};

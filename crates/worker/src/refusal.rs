@@ -37,7 +37,7 @@ pub(crate) enum Refusal {
         bytes: usize,
         limit: usize,
     },
-    #[error("lead_ms is {0}: give 20 to 60000, or 0 for the worker's default")]
+    #[error("lead_ms is {0}: give 20 to 3600000, or 0 for the worker's default")]
     BadLead(u32),
     #[error("{0}")]
     BadAction(&'static str),
@@ -104,6 +104,7 @@ impl Refusal {
                 ModelError::Load { .. } | ModelError::InUse { .. } | ModelError::Loading { .. } => {
                     Code::FailedPrecondition
                 }
+                ModelError::NoRoom { .. } => Code::ResourceExhausted,
                 ModelError::Slow { .. } => Code::DeadlineExceeded,
                 ModelError::List(_) => Code::Internal,
             },

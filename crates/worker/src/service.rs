@@ -14,12 +14,14 @@ use duologue_rpc::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::capabilities::Gauge;
 use crate::config::{LEAD_MS, WorkerConfig};
 use crate::engine::Engine;
-use crate::model_manager::{ModelError, ModelManager, VoiceState};
+use crate::model_manager::{ModelManager, VoiceState};
 use crate::outbox::{Frames, Outbox};
 use crate::refusal::Refusal;
 use crate::sessions::{Session, Sessions};
+use crate::voices::VoiceEntry;
 use crate::{utterance, validate};
 
 /// How long EndSession waits for the engine to let go.
@@ -31,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
     pub(crate) models: Arc<ModelManager>,
     pub(crate) engine: Arc<Engine>,
+    /// How quickly it speaks.
+    pub(crate) figures: Arc<Gauge>,
     /// Set when no new work is taken.
     pub(crate) shutdown: CancellationToken,
 }
@@ -161,8 +165,12 @@ impl TtsWorker for Service {
         request: Request<LoadModelRequest>,
     ) -> Result<Response<LoadModelResponse>, Status> {
         self.0.check_open()?;
-        let name = request.into_inner().name;
-        self.0.models.ensure(&name).await.map_err(Refusal::from)?;
+        let LoadModelRequest { name, reload } = request.into_inner();
+        let loaded = match reload {
+            true => self.0.models.reload(&name).await,
+            false => self.0.models.ensure(&name).await,
+        };
+        loaded.map_err(Refusal::from)?;
         let models = self.0.list_models().await?;
         let model = models.into_iter().find(|model| model.name == name);
         Ok(Response::new(LoadModelResponse { model }))
@@ -181,18 +189,8 @@ impl TtsWorker for Service {
         &self,
         _: Request<GetCapabilitiesRequest>,
     ) -> Result<Response<GetCapabilitiesResponse>, Status> {
-        let worker = &self.0;
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Ok(Response::new(GetCapabilitiesResponse {
-            worker: worker.config.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            format: Some(format()),
-            models: worker.list_models().await?,
-            max_sessions: count(worker.sessions.max()),
-            free_sessions: count(worker.sessions.free()),
-            zero_shot: false,
-            lora: false,
-        }))
+        let entries = self.0.models.entries().await.map_err(Refusal::from)?;
+        Ok(Response::new(self.0.describe(entries)))
     }
 }
 
@@ -206,16 +204,18 @@ impl Inner {
     }
 
     async fn list_models(&self) -> Result<Vec<Model>, Refusal> {
-        let voices: Result<_, ModelError> = self.models.list().await;
+        Ok(self.models_of(self.models.entries().await?))
+    }
+
+    /// These voices, as clients are told of them.
+    pub(crate) fn models_of(&self, entries: Vec<VoiceEntry>) -> Vec<Model> {
         let default = self.config.default_voice.as_deref();
-        Ok(voices?
-            .into_iter()
-            .map(|voice| model(voice, default))
-            .collect())
+        let voices = self.models.states(entries).into_iter();
+        voices.map(|voice| model(voice, default)).collect()
     }
 }
 
-fn format() -> AudioFormat {
+pub(crate) fn format() -> AudioFormat {
     AudioFormat {
         sample_rate: SAMPLE_RATE,
         channels: 1,
@@ -228,6 +228,7 @@ fn model(voice: VoiceState, default: Option<&str>) -> Model {
     let VoiceState {
         entry,
         resident,
+        bytes,
         sessions,
     } = voice;
     Model {
@@ -237,7 +238,8 @@ fn model(voice: VoiceState, default: Option<&str>) -> Model {
         languages: entry.languages,
         tags: entry.tags,
         resident: resident.is_some(),
-        resident_bytes: resident.as_ref().map_or(0, |voice| voice.resident_bytes),
+        resident_bytes: bytes,
+        estimated_bytes: entry.estimated_bytes,
         speakers: resident.map(|voice| voice.speakers).unwrap_or_default(),
         sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
     }

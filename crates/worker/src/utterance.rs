@@ -16,9 +16,12 @@ use futures_util::future::OptionFuture;
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 
+use crate::capabilities::Gauge;
 use crate::config::Timeouts;
 use crate::engine::Engine;
+use crate::figures::Spoken;
 use crate::outbox::{Outbox, Progress};
+use crate::pacing::FRAME;
 use crate::refusal::Refusal;
 use crate::service::Inner;
 use crate::sessions::Session;
@@ -50,11 +53,11 @@ async fn speak(
     outbox: &Arc<Outbox>,
 ) -> Result<(), Status> {
     let timeouts = worker.config.timeouts;
-    let first = tokio::time::timeout(timeouts.text(), input.message())
+    let first = tokio::time::timeout(timeouts.text, input.message())
         .await
         .map_err(|_| Refusal::TimedOut {
             what: "no first text chunk came",
-            waited: timeouts.text(),
+            waited: timeouts.text,
         })?
         .map_err(input_error)?
         .ok_or(Refusal::NoFirstChunk)?;
@@ -77,11 +80,13 @@ async fn speak(
         outbox: Arc::clone(outbox),
         voicing: Some(Voicing {
             state: VoicingState::Closed(voice, session.settings.clone()),
+            effort: Effort::new(Arc::clone(&worker.figures)),
             _session: session,
         }),
         job: None,
         unspoken: false,
         finish_told: false,
+        asked_at: None,
         active_at: Instant::now(),
     };
     utterance.take_chunk(first)?;
@@ -131,6 +136,8 @@ struct Utterance {
     unspoken: bool,
     /// The voice knows that no more text comes.
     finish_told: bool,
+    /// When the first text came.
+    asked_at: Option<Instant>,
     /// When text last came or a computation ended.
     active_at: Instant,
 }
@@ -215,6 +222,9 @@ impl Utterance {
             });
         }
         self.chunks += 1;
+        if !chunk.text.trim().is_empty() {
+            self.asked_at.get_or_insert_with(Instant::now);
+        }
         self.queue.push_back(chunk.text);
         Ok(())
     }
@@ -232,6 +242,7 @@ impl Utterance {
         self.finish_told = finish;
         self.unspoken = true;
         let (engine, outbox) = (Arc::clone(&self.engine), Arc::clone(&self.outbox));
+        voicing.effort.asked_at = self.asked_at;
         let compute = async move {
             let lane = engine.lane(dry_at).await;
             tokio::task::spawn_blocking(move || {
@@ -256,18 +267,18 @@ impl Utterance {
         if progress.paused {
             return due(
                 progress.quiet_since,
-                timeouts.pause(),
+                timeouts.pause,
                 "no RESUME came after PAUSE",
             );
         }
         let engine = self
             .job
             .as_ref()
-            .map(|job| due(job.since, timeouts.engine(), "the engine gave no sound"));
+            .map(|job| due(job.since, timeouts.engine, "the engine gave no sound"));
         let client = progress.unsent.then(|| {
             due(
                 progress.quiet_since,
-                timeouts.stalled_client(),
+                timeouts.stalled_client,
                 "the client read no frame",
             )
         });
@@ -282,7 +293,7 @@ impl Utterance {
             (Some(only), None) | (None, Some(only)) => only,
             (None, None) => due(
                 self.active_at.max(progress.quiet_since),
-                timeouts.text(),
+                timeouts.text,
                 "no further text came",
             ),
         }
@@ -293,6 +304,7 @@ impl Utterance {
 /// slot is not free before the engine is.
 struct Voicing {
     state: VoicingState,
+    effort: Effort,
     _session: Arc<Session>,
 }
 
@@ -309,12 +321,24 @@ impl Voicing {
         finish: bool,
         outbox: &Outbox,
     ) -> Result<Said, TtsError> {
+        let gauge = Arc::clone(&self.effort.gauge);
+        let (said, took) = gauge.share(|| self.say(texts, finish, outbox));
+        self.effort.computing += took;
+        said
+    }
+
+    fn say(
+        &mut self,
+        texts: VecDeque<String>,
+        finish: bool,
+        outbox: &Outbox,
+    ) -> Result<Said, TtsError> {
         let frames = match &mut self.state {
             VoicingState::Open(frames) => frames,
             VoicingState::Closed(voice, settings) => {
                 let frames = FrameStream::new(voice.begin(settings)?, voice.voice().sample_rate)?;
                 self.state = VoicingState::Open(Box::new(frames));
-                return self.compute(texts, finish, outbox);
+                return self.say(texts, finish, outbox);
             }
         };
         for text in &texts {
@@ -327,10 +351,53 @@ impl Voicing {
             let Some(frame) = frames.next(&outbox.stop)? else {
                 return Ok(Said::All);
             };
+            self.effort.frame();
             if !outbox.push(frame) {
                 break;
             }
         }
         Ok(Said::More)
+    }
+}
+
+/// What an utterance costs, told when it is over however it ended.
+struct Effort {
+    gauge: Arc<Gauge>,
+    asked_at: Option<Instant>,
+    first_audio: Option<Duration>,
+    computing: Duration,
+    frames: u32,
+}
+
+impl Effort {
+    fn new(gauge: Arc<Gauge>) -> Self {
+        Effort {
+            gauge,
+            asked_at: None,
+            first_audio: None,
+            computing: Duration::ZERO,
+            frames: 0,
+        }
+    }
+
+    /// A frame was computed.
+    fn frame(&mut self) {
+        self.frames += 1;
+        if self.first_audio.is_none() {
+            self.first_audio = self.asked_at.map(|asked| asked.elapsed());
+        }
+    }
+}
+
+impl Drop for Effort {
+    fn drop(&mut self) {
+        // Where there was no text there is but a frame of silence.
+        if let Some(first_audio) = self.first_audio {
+            self.gauge.add(Spoken {
+                first_audio,
+                computing: self.computing,
+                sound: FRAME * self.frames,
+            });
+        }
     }
 }

@@ -41,6 +41,8 @@ pub struct VoiceEntry {
     pub languages: Vec<String>,
     /// Tags of the voicepack, such as `cpu_ok`.
     pub tags: Vec<String>,
+    /// Memory that it is thought to take, bytes; 0 if that is not known.
+    pub estimated_bytes: u64,
 }
 
 /// The voicepacks of a store, and the built-in `tone`.
@@ -71,11 +73,13 @@ impl VoiceSource for DiskVoices {
             family: TONE.to_owned(),
             languages: Vec::new(),
             tags: Tone::new(self.options.tone)?.voice().tags.clone(),
+            estimated_bytes: 0,
         }];
         for (name, pack) in self.store.list().map_err(load_error)? {
             match pack {
                 Ok(pack) if is_ours(&pack) && name != TONE => {
                     voices.push(VoiceEntry {
+                        estimated_bytes: estimate(&pack),
                         name,
                         family: pack.metadata.family,
                         languages: pack.metadata.languages,
@@ -104,6 +108,11 @@ impl VoiceSource for DiskVoices {
         }
         duologue_tts::load(&pack, &self.options)
     }
+}
+
+/// Weights are held as they are on disk or nearly so, and they are nearly all there is on disk.
+fn estimate(pack: &Voicepack) -> u64 {
+    pack.size()
 }
 
 /// Whether this build can speak with it.

@@ -1,15 +1,16 @@
 //! Puts a worker together and serves it, over TCP or within the process.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use duologue_registry::{Announcement, Registry};
 use duologue_rpc::tts_worker_server::TtsWorkerServer;
 use duologue_voicepack::VoicepackStore;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,8 @@ use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::announce::{self, Place};
+use crate::capabilities::Gauge;
 use crate::config::WorkerConfig;
 use crate::engine::Engine;
 use crate::model_manager::{ModelError, ModelManager};
@@ -32,6 +35,8 @@ use crate::voices::{DiskVoices, VoiceSource};
 const PIPE_BYTES: usize = 64 * 1024;
 /// A connection that answers no ping for this long is dead, and what it was saying is stopped.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// For a registry to hear of the end.
+const WITHDRAW_WAIT: Duration = Duration::from_secs(2);
 /// For connections to close after the last utterance has ended.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
@@ -52,6 +57,8 @@ pub struct Worker {
     inner: Arc<Inner>,
     routes: Routes,
     health: HealthReporter,
+    /// In a registry.
+    announcement: Arc<Mutex<Option<Announcement>>>,
     /// Set when connections are to close.
     closed: CancellationToken,
 }
@@ -67,6 +74,9 @@ pub enum WorkerError {
         "a voice is to be loaded at start and is not: {0} (`duologue models pull` fetches voices)"
     )]
     Preload(ModelError),
+    /// The voices on the disk.
+    #[error(transparent)]
+    Voices(ModelError),
     /// The service's own descriptors do not decode.
     #[error("gRPC reflection: {0}")]
     Reflection(String),
@@ -94,13 +104,15 @@ impl Worker {
         source: Arc<dyn VoiceSource>,
     ) -> Result<Self, WorkerError> {
         config.check()?;
-        let models = ModelManager::new(source, config.max_parallel_loads, config.timeouts.load());
-        for name in config.default_voice.iter().chain(&config.preload) {
-            models.ensure(name).await.map_err(WorkerError::Preload)?;
-        }
+        let models = ModelManager::new(source, &config);
+        let at_start = config.default_voice.iter().chain(&config.preload);
+        try_join_all(at_start.map(|name| models.ensure(name)))
+            .await
+            .map_err(WorkerError::Preload)?;
         let inner = Arc::new(Inner {
             sessions: Sessions::new(config.max_sessions),
             engine: Engine::new(config.engine_threads()),
+            figures: Arc::new(Gauge::new()),
             models,
             config,
             shutdown: CancellationToken::new(),
@@ -118,10 +130,16 @@ impl Worker {
             .add_service(health_service)
             .add_service(reflection);
         tokio::spawn(reap(Arc::downgrade(&inner), inner.shutdown.clone()));
+        tokio::spawn(ModelManager::evict(
+            Arc::downgrade(&inner.models),
+            inner.config.evict_interval,
+            inner.shutdown.clone(),
+        ));
         Ok(Worker {
             inner,
             routes: routes.routes(),
             health,
+            announcement: Arc::default(),
             closed: CancellationToken::new(),
         })
     }
@@ -167,33 +185,51 @@ impl Worker {
         shutdown: CancellationToken,
     ) -> Result<(), WorkerError> {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let stop_accepting = shutdown.clone();
+        // Connections stay until the last utterance has ended, so that it can still be paused and stopped.
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_routes(self.routes.clone())
-            .serve_with_incoming_shutdown(incoming, stop_accepting.cancelled_owned());
+            .serve_with_incoming_shutdown(incoming, self.closed.clone().cancelled_owned());
         let drained = async {
             shutdown.cancelled().await;
             self.drain().await;
             tokio::time::sleep(CLOSE_WAIT).await;
         };
-        tokio::pin!(server);
         tokio::select! {
-            served = &mut server => {
-                // Connections may close before the worker's other clients are done.
-                if shutdown.is_cancelled() {
-                    self.drain().await;
-                }
-                Ok(served?)
-            }
+            served = server => Ok(served?),
             // Somebody keeps a connection open, as a health watch does.
             () = drained => Ok(()),
         }
     }
 
+    /// Announces the worker in a registry under a `lease`, which it renews until it is drained or dropped. A
+    /// registry that is away is tried again, and nobody waits for it.
+    ///
+    /// # Errors
+    /// [`WorkerError::Voices`].
+    pub async fn announce(
+        &self,
+        registry: Arc<dyn Registry>,
+        place: Place,
+        lease: Duration,
+    ) -> Result<(), WorkerError> {
+        let record = announce::first(&self.inner, &place).await?;
+        let (records, watched) = watch::channel(record);
+        tokio::spawn(announce::keep(Arc::downgrade(&self.inner), place, records));
+        let announcement = duologue_registry::announce(registry, watched, lease);
+        let mut announced = self.announced();
+        *announced = Some(announcement);
+        Ok(())
+    }
+
+    fn announced(&self) -> MutexGuard<'_, Option<Announcement>> {
+        let announced = self.announcement.lock();
+        announced.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes no more work, lets running utterances finish up to the configured time, ends those that have
-    /// not, and closes connections within the process.
+    /// not, and closes connections.
     pub async fn drain(&self) {
         self.inner.shutdown.cancel();
         self.health
@@ -204,13 +240,21 @@ impl Worker {
             .await;
         let speaking = self.inner.sessions.speaking();
         let all = join_all(speaking.iter().map(|utterance| utterance.ended.cancelled()));
-        if tokio::time::timeout(self.inner.config.timeouts.drain(), all)
+        if tokio::time::timeout(self.inner.config.timeouts.drain, all)
             .await
             .is_err()
         {
             for utterance in &speaking {
                 utterance.end(Some(Refusal::ShuttingDown.into()));
             }
+        }
+        let announcement = self.announced().take();
+        if let Some(announcement) = announcement
+            && tokio::time::timeout(WITHDRAW_WAIT, announcement.withdraw())
+                .await
+                .is_err()
+        {
+            tracing::info!("the registry does not answer: it forgets this worker by itself");
         }
         self.closed.cancel();
     }
@@ -227,7 +271,7 @@ async fn reap(worker: std::sync::Weak<Inner>, shutdown: CancellationToken) {
     loop {
         let Some(limit) = worker
             .upgrade()
-            .map(|worker| worker.config.timeouts.idle_session())
+            .map(|worker| worker.config.timeouts.idle_session)
         else {
             return;
         };

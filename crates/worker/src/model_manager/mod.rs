@@ -4,70 +4,31 @@
 //! pays for cold caches. Loads run on the blocking pool, at most `max_parallel_loads` at once, and one load
 //! serves all who ask. A load goes on when whoever asked for it has gone: somebody else may be waiting.
 //!
-//! What may be done to which voice is decided in [`residency`]; this drives it. Voices stay until they are
-//! unloaded by hand: eviction of idle ones, a cap on residents and a check of memory are not there yet.
+//! What may be done to which voice, and which one goes when room is needed, is decided in [`residency`]; this
+//! drives it. Room is made before a load by what the voice's files say, and looked at again after it by what
+//! the load took.
 
+mod error;
+mod memory;
 mod residency;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use duologue_tts::{FrameStream, Settings, StopFlag, Synthesizer, TtsError};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use crate::config::WorkerConfig;
 use crate::voices::{VoiceEntry, VoiceSource};
-use residency::{Busy, Need, Residency};
+pub use error::ModelError;
+use residency::{Busy, Gone, Need, Residency, Rules};
 
 /// Text that warms a voice up, and how much of its sound is computed: about 300 ms.
 const WARM_UP_TEXT: &str = "This is a voice.";
 const WARM_UP_FRAMES: usize = 15;
-
-/// Why a voice cannot be had or let go.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ModelError {
-    /// No voice of that name.
-    #[error("no voice {name:?} on this worker; it has {known}")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// What there is.
-        known: String,
-    },
-    /// The voice is there and does not load.
-    #[error("voice {name} cannot be loaded: {reason}")]
-    Load {
-        /// The voice.
-        name: String,
-        /// What its adapter said.
-        reason: String,
-    },
-    /// The load takes too long; it goes on.
-    #[error("voice {name} is still loading after {seconds} s; try again later")]
-    Slow {
-        /// The voice.
-        name: String,
-        /// How long was waited.
-        seconds: u64,
-    },
-    /// Sessions use it.
-    #[error("voice {name} is used by {sessions} session(s); end them first")]
-    InUse {
-        /// The voice.
-        name: String,
-        /// How many.
-        sessions: usize,
-    },
-    /// It is being loaded.
-    #[error("voice {name} is being loaded; unload it when that is done")]
-    Loading {
-        /// The voice.
-        name: String,
-    },
-    /// The list of voices could not be read.
-    #[error("the voices cannot be listed: {0}")]
-    List(String),
-}
 
 type Voice = Arc<dyn Synthesizer>;
 type Outcome = Option<Result<(), ModelError>>;
@@ -78,6 +39,9 @@ pub(crate) struct ModelManager {
     table: Mutex<Table>,
     loads: Arc<Semaphore>,
     load_timeout: Duration,
+    memory_limit: Option<u64>,
+    max_resident: Option<usize>,
+    origin: Instant,
 }
 
 struct Table {
@@ -96,24 +60,59 @@ pub(crate) struct VoiceLease {
 pub(crate) struct VoiceState {
     pub(crate) entry: VoiceEntry,
     pub(crate) resident: Option<duologue_tts::Voice>,
+    /// Memory it takes; 0 if it is not resident.
+    pub(crate) bytes: u64,
     pub(crate) sessions: usize,
 }
 
+/// Memory of the resident voices, and what bounds it.
+pub(crate) struct Room {
+    pub(crate) bytes: u64,
+    pub(crate) memory_limit: Option<u64>,
+    pub(crate) max_resident: Option<usize>,
+}
+
 impl ModelManager {
-    pub(crate) fn new(
-        source: Arc<dyn VoiceSource>,
-        max_parallel_loads: usize,
-        load_timeout: Duration,
-    ) -> Arc<Self> {
+    pub(crate) fn new(source: Arc<dyn VoiceSource>, config: &WorkerConfig) -> Arc<Self> {
+        let kept = config.default_voice.iter().chain(&config.preload).cloned();
+        let rules = Rules {
+            max_resident: config.max_resident,
+            memory_limit: config.memory_limit,
+            ttl: config.voice_ttl,
+            min_residency: config.min_residency,
+            kept: kept.collect::<BTreeSet<_>>(),
+        };
         Arc::new(ModelManager {
             source,
             table: Mutex::new(Table {
-                residency: Residency::new(),
+                residency: Residency::new(rules),
                 under_way: HashMap::new(),
             }),
-            loads: Arc::new(Semaphore::new(max_parallel_loads)),
-            load_timeout,
+            loads: Arc::new(Semaphore::new(config.max_parallel_loads)),
+            load_timeout: config.timeouts.load,
+            memory_limit: config.memory_limit,
+            max_resident: config.max_resident,
+            origin: Instant::now(),
         })
+    }
+
+    /// Lets idle voices go whose time is over, every `interval`, until `shutdown` or the manager is gone.
+    pub(crate) async fn evict(
+        manager: Weak<Self>,
+        interval: Duration,
+        shutdown: CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = shutdown.cancelled() => return,
+            }
+            let Some(manager) = manager.upgrade() else {
+                return;
+            };
+            let gone = manager.lock().residency.expire(manager.now());
+            free(gone, "unloaded: nobody used it").await;
+        }
     }
 
     /// A lease on a voice, loaded if need be.
@@ -144,33 +143,41 @@ impl ModelManager {
         let name = name.to_owned();
         match removed {
             Ok(Some(voice)) => {
-                tracing::info!(voice = name, "unloaded");
-                // Freeing hundreds of megabytes is no work for the reactor.
-                drop(tokio::task::spawn_blocking(move || drop(voice)).await);
+                free(vec![(name, voice)], "unloaded").await;
                 Ok(())
             }
-            Ok(None) => self.known(&name).await,
+            Ok(None) => self.known(&name).await.map(drop),
             Err(Busy::Pinned(sessions)) => Err(ModelError::InUse { name, sessions }),
             Err(Busy::Loading) => Err(ModelError::Loading { name }),
         }
     }
 
-    /// All voices, by name.
-    pub(crate) async fn list(&self) -> Result<Vec<VoiceState>, ModelError> {
-        let entries = self.entries().await?;
+    /// The state of these voices.
+    pub(crate) fn states(&self, entries: Vec<VoiceEntry>) -> Vec<VoiceState> {
         let table = self.lock();
         let state = |entry: VoiceEntry| VoiceState {
             resident: table
                 .residency
                 .resident(&entry.name)
                 .map(|voice| voice.voice().clone()),
+            bytes: table.residency.resident_bytes(&entry.name),
             sessions: table.residency.pins(&entry.name),
             entry,
         };
-        Ok(entries.into_iter().map(state).collect())
+        entries.into_iter().map(state).collect()
     }
 
-    async fn entries(&self) -> Result<Vec<VoiceEntry>, ModelError> {
+    /// Memory of the resident voices, and the bounds.
+    pub(crate) fn room(&self) -> Room {
+        Room {
+            bytes: self.lock().residency.bytes(),
+            memory_limit: self.memory_limit,
+            max_resident: self.max_resident,
+        }
+    }
+
+    /// All voices, by name, as they are on the disk.
+    pub(crate) async fn entries(&self) -> Result<Vec<VoiceEntry>, ModelError> {
         let source = Arc::clone(&self.source);
         tokio::task::spawn_blocking(move || source.list())
             .await
@@ -178,10 +185,10 @@ impl ModelManager {
             .map_err(|error| ModelError::List(error.to_string()))
     }
 
-    async fn known(&self, name: &str) -> Result<(), ModelError> {
-        let entries = self.entries().await?;
-        if entries.iter().any(|entry| entry.name == name) {
-            return Ok(());
+    async fn known(&self, name: &str) -> Result<VoiceEntry, ModelError> {
+        let mut entries = self.entries().await?;
+        if let Some(found) = entries.iter().position(|entry| entry.name == name) {
+            return Ok(entries.swap_remove(found));
         }
         let known: Vec<_> = entries.into_iter().map(|entry| entry.name).collect();
         Err(ModelError::Unknown {
@@ -192,11 +199,11 @@ impl ModelManager {
 
     async fn load(self: &Arc<Self>, name: &str, again: bool) -> Result<(), ModelError> {
         let outcome = {
-            let mut table = self.lock();
+            let (mut table, now) = (self.lock(), self.now());
             let need = if again {
-                table.residency.renew(name)
+                table.residency.renew(name, now)
             } else {
-                table.residency.need(name)
+                table.residency.need(name, now)
             };
             match need {
                 Need::Ready(_) => return Ok(()),
@@ -230,33 +237,52 @@ impl ModelManager {
 
     async fn run_load(self: Arc<Self>, name: String, tell: watch::Sender<Outcome>) {
         let loaded = self.load_and_warm_up(&name).await;
-        let (result, old) = {
-            let mut table = self.lock();
+        let (result, gone) = {
+            let (mut table, now) = (self.lock(), self.now());
             table.under_way.remove(&name);
-            let old = table.residency.resident(&name).cloned();
             match loaded {
-                Ok(voice) => {
-                    table.residency.loaded(&name, voice);
-                    (Ok(()), old)
-                }
+                Ok((voice, bytes)) => match table.residency.loaded(&name, voice, bytes, now) {
+                    Ok(gone) => (Ok(bytes), gone),
+                    Err((voice, no_room)) => (
+                        Err(ModelError::no_room(&name, &no_room)),
+                        vec![(name.clone(), voice)],
+                    ),
+                },
                 Err(error) => {
                     table.residency.failed(&name);
-                    (Err(error), None)
+                    (Err(error), Vec::new())
                 }
             }
         };
         match &result {
-            Ok(()) => tracing::info!(voice = name, "loaded and warmed up"),
+            Ok(bytes) => {
+                tracing::info!(
+                    voice = name,
+                    megabytes = bytes / 1_000_000,
+                    "loaded and warmed up"
+                );
+            }
             Err(error) => tracing::warn!(voice = name, %error, "not loaded"),
         }
-        tell.send_replace(Some(result));
-        drop(tokio::task::spawn_blocking(move || drop(old)).await);
+        tell.send_replace(Some(result.map(drop)));
+        let (old, others) = gone.into_iter().partition(|(gone, _)| *gone == name);
+        free(old, "its place was taken by a newer one").await;
+        free(others, "unloaded to make room").await;
     }
 
-    async fn load_and_warm_up(&self, name: &str) -> Result<Voice, ModelError> {
-        self.known(name).await?;
+    /// The voice, and what memory it takes.
+    async fn load_and_warm_up(&self, name: &str) -> Result<(Voice, u64), ModelError> {
+        let entry = self.known(name).await?;
         // Never closed, so the only error there is cannot happen; a load without a permit would be harmless.
         let _permit = Arc::clone(&self.loads).acquire_owned().await.ok();
+        let (admitted, alone) = {
+            let (mut table, now) = (self.lock(), self.now());
+            let admitted = table.residency.admit(name, entry.estimated_bytes, now);
+            (admitted, table.residency.is_alone(name))
+        };
+        let gone = admitted.map_err(|no_room| ModelError::no_room(name, &no_room))?;
+        free(gone, "unloaded to make room").await;
+        let before = memory::resident();
         let source = Arc::clone(&self.source);
         let load = {
             let name = name.to_owned();
@@ -270,15 +296,38 @@ impl ModelManager {
             name: name.to_owned(),
             reason,
         };
-        tokio::task::spawn_blocking(load)
+        let voice = tokio::task::spawn_blocking(load)
             .await
             .map_err(|error| failed(format!("its adapter crashed: {error}")))?
-            .map_err(|error: TtsError| failed(error.to_string()))
+            .map_err(|error: TtsError| failed(error.to_string()))?;
+        let alone = alone && self.lock().residency.is_alone(name);
+        let grown = before.zip(memory::resident()).filter(|_| alone);
+        let bytes = memory::taken(
+            voice.voice().resident_bytes,
+            grown.map(|(before, after)| after.saturating_sub(before)),
+            entry.estimated_bytes,
+        );
+        Ok((voice, bytes))
+    }
+
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Drops voices. Freeing hundreds of megabytes is no work for the reactor.
+async fn free(gone: Gone<Voice>, why: &'static str) {
+    if gone.is_empty() {
+        return;
+    }
+    for (voice, _) in &gone {
+        tracing::info!(voice, "{why}");
+    }
+    drop(tokio::task::spawn_blocking(move || drop(gone)).await);
 }
 
 fn warm_up(voice: &dyn Synthesizer) -> Result<(), TtsError> {
@@ -312,6 +361,7 @@ impl VoiceLease {
 
 impl Drop for VoiceLease {
     fn drop(&mut self) {
-        self.manager.lock().residency.unpin(&self.name);
+        let now = self.manager.now();
+        self.manager.lock().residency.unpin(&self.name, now);
     }
 }

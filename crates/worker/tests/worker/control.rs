@@ -99,7 +99,7 @@ async fn stop_in_the_middle_of_a_slow_chunk_frees_the_engine() {
     let (worker, voices) = start_with(duologue_worker::WorkerConfig {
         engine_threads: 1,
         timeouts: duologue_worker::Timeouts {
-            engine_s: 3_600,
+            engine: Duration::from_secs(3_600),
             ..Default::default()
         },
         ..config()

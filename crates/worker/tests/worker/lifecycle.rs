@@ -22,8 +22,8 @@ fn one_engine() -> WorkerConfig {
     WorkerConfig {
         engine_threads: 1,
         timeouts: Timeouts {
-            engine_s: 3_600,
-            drain_s: 1,
+            engine: Duration::from_secs(3_600),
+            drain: Duration::from_secs(1),
             ..Timeouts::default()
         },
         ..config()
@@ -95,7 +95,7 @@ async fn ending_a_session_in_the_middle_of_a_chunk_frees_its_slot_before_it_answ
 async fn a_session_that_says_nothing_is_ended_and_one_that_speaks_is_not() {
     let worker = start(WorkerConfig {
         timeouts: Timeouts {
-            idle_session_s: 300,
+            idle_session: Duration::from_secs(300),
             ..Timeouts::default()
         },
         ..config()
@@ -223,7 +223,7 @@ async fn reflection_tells_the_services_and_describes_the_abi() {
 async fn a_worker_that_shuts_down_finishes_what_it_says_and_takes_no_more() {
     let worker = start(WorkerConfig {
         timeouts: Timeouts {
-            drain_s: 3_600,
+            drain: Duration::from_secs(3_600),
             ..Timeouts::default()
         },
         ..config()

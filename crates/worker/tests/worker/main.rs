@@ -1,7 +1,6 @@
 //! A worker seen through a real gRPC client: one file per theme, one binary for all.
 #![allow(clippy::unwrap_used)]
 
-mod config;
 mod control;
 mod lifecycle;
 mod models;

@@ -5,6 +5,8 @@ use duologue_rpc::{
     AudioFrame, ControlAction, ControlRequest, LoadModelRequest, StartSessionRequest, TextChunk,
     UnloadModelRequest, VoiceSettings,
 };
+use std::time::Duration;
+
 use duologue_worker::{Timeouts, Worker, WorkerConfig, WorkerError};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -106,6 +108,7 @@ async fn an_unknown_voice_is_told_with_those_there_are_and_holds_no_slot() {
     );
     let load = LoadModelRequest {
         name: "nobody".to_owned(),
+        reload: false,
     };
     assert_refused(client.clone().load_model(load).await, Code::NotFound, says);
     let unload = UnloadModelRequest {
@@ -161,7 +164,7 @@ async fn settings_that_do_not_fit_are_refused_when_the_session_opens() {
     assert_refused(
         open(VoiceSettings::default(), 5).await,
         Code::InvalidArgument,
-        "20 to 60000",
+        "20 to 3600000",
     );
     let no_id = open_session(&client, "", "").await;
     assert_refused(no_id, Code::InvalidArgument, "session_id has 0 bytes");
@@ -331,7 +334,7 @@ async fn an_engine_that_fails_or_crashes_ends_the_utterance_and_disturbs_nobody(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_gives_no_sound_in_time_is_given_up() {
     let timeouts = Timeouts {
-        engine_s: 1,
+        engine: Duration::from_secs(1),
         ..Default::default()
     };
     let worker = start(WorkerConfig {
@@ -421,7 +424,7 @@ async fn a_worker_does_not_start_with_settings_that_cannot_be_or_a_voice_that_is
     .await;
     assert!(matches!(none, WorkerError::Config(_)), "{none}");
     let timeouts = Timeouts {
-        text_s: 0,
+        text: Duration::ZERO,
         ..Default::default()
     };
     let zero = start(WorkerConfig {
@@ -430,6 +433,13 @@ async fn a_worker_does_not_start_with_settings_that_cannot_be_or_a_voice_that_is
     })
     .await;
     assert!(matches!(zero, WorkerError::Config(_)), "{zero}");
+    let crowded = start(WorkerConfig {
+        preload: vec!["slow".to_owned()],
+        max_resident: Some(1),
+        ..config()
+    })
+    .await;
+    assert!(crowded.to_string().contains("max-resident"), "{crowded}");
     let broken = start(WorkerConfig {
         preload: vec!["broken".to_owned()],
         ..config()

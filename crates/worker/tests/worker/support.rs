@@ -65,6 +65,7 @@ impl VoiceSource for TestVoices {
             family: "tone".to_owned(),
             languages: vec!["en-US".to_owned()],
             tags: vec!["test".to_owned()],
+            estimated_bytes: 10_000_000,
         };
         Ok(NAMES.into_iter().map(entry).collect())
     }
