@@ -1,10 +1,11 @@
 //! Echo cancellation and noise reduction on real speech.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+mod sounds;
 
-use duologue_audio::{decode_file, pcm};
+use duologue_audio::pcm;
 use duologue_vad::{CleanerConfig, EchoCancellation, NoiseReduction, SoundCleaner, samples};
+use sounds::{clip, noise};
 
 const SECOND: usize = samples(1000) as usize;
 /// A small room, by sample and gain.
@@ -15,26 +16,6 @@ const ROOM: [(usize, f32); 5] = [
     (271, 0.05),
     (600, -0.03),
 ];
-
-fn clip(name: &str) -> Vec<f32> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/speech");
-    decode_file(&folder.join(format!("{name}.flac")))
-        .unwrap()
-        .samples
-}
-
-/// White noise of an amplitude, the same each time.
-fn noise(length: usize, amplitude: f32) -> Vec<f32> {
-    let mut state = 0x2545_f491_4f6c_dd1du64;
-    (0..length)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            amplitude * ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
-        })
-        .collect()
-}
 
 /// What the assistant says: 10 s.
 fn reply() -> Vec<f32> {

@@ -1,35 +1,23 @@
 //! The noise gate on levels it was told, and on real speech over real noise.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+mod sounds;
 
-use duologue_audio::{decode_file, pcm};
+use duologue_audio::pcm;
 use duologue_vad::{
     Aggressiveness, GateConfig, LightDetector, NoiseGate, SegmentEvent, SegmenterConfig,
     SpeechListener, ThresholdScale, samples,
 };
 use proptest::prelude::*;
+use sounds::recording;
 
 const SECOND: usize = samples(1000) as usize;
 
-/// White noise of a level in dBFS, the same each time.
+/// White noise of a level in dBFS.
 fn noise(seconds: f32, dbfs: f32) -> Vec<f32> {
     // A uniform distribution has 1/sqrt(3) of its peak as its level.
     let peak = 10f32.powf(dbfs / 20.0) * 3f32.sqrt();
-    let mut state = 0x2545_f491_4f6c_dd1du64;
-    (0..(seconds * SECOND as f32) as usize)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            peak * ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
-        })
-        .collect()
-}
-
-fn recording(file: &str) -> Vec<f32> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data");
-    decode_file(&folder.join(file)).unwrap().samples
+    sounds::noise((seconds * SECOND as f32) as usize, peak)
 }
 
 /// A recording at a level in dBFS, over all of it.
@@ -43,7 +31,7 @@ fn at(mut sound: Vec<f32>, dbfs: f32) -> Vec<f32> {
 fn reading() -> Vec<f32> {
     ["austen-0870", "austen-0880", "austen-0890", "austen-0920"]
         .iter()
-        .flat_map(|name| recording(&format!("speech/{name}.flac")))
+        .flat_map(|name| sounds::clip(name))
         .collect()
 }
 

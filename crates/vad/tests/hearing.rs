@@ -1,17 +1,20 @@
 //! The models on real speech and on what is not speech.
 #![allow(clippy::unwrap_used)]
 
+mod sounds;
+
 use std::f32::consts::TAU;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use duologue_audio::{decode_file, pcm};
+use duologue_audio::pcm;
 use duologue_vad::{
     Aggressiveness, EndOfTurn, GateConfig, LightDetector, SegmentEvent, SegmenterConfig,
     SileroModel, SpeechListener, SpeechSegmenter, ThresholdScale, VadError, VoiceDetector, Window,
     samples,
 };
 use duologue_voicepack::VoicepackStore;
+use sounds::{clip, recording};
 
 fn model(name: &str, file: &str) -> PathBuf {
     let store = VoicepackStore::open_default().unwrap();
@@ -59,30 +62,14 @@ const CLIPS: [&str; 12] = [
     "asterisk-demo-thanks",
 ];
 
-fn clip(name: &str) -> Vec<f32> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/speech");
-    decode_file(&folder.join(format!("{name}.flac")))
-        .unwrap()
-        .samples
-}
-
-/// White noise of an amplitude, the same each time.
+/// White noise of an amplitude.
 fn noise(seconds: f32, amplitude: f32) -> Vec<f32> {
-    let mut state = 0x2545_f491_4f6c_dd1du64;
-    (0..(seconds * 16_000.0) as usize)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            amplitude * ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
-        })
-        .collect()
+    sounds::noise((seconds * 16_000.0) as usize, amplitude)
 }
 
 /// A few bars of real music, over and over.
 fn music(seconds: usize) -> Vec<f32> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/noise/music.ogg");
-    let bars = decode_file(&file).unwrap().samples;
+    let bars = recording("noise/music.ogg");
     bars.into_iter().cycle().take(seconds * 16_000).collect()
 }
 

@@ -5,19 +5,22 @@
 //! are answered in it.
 
 mod client_event;
+mod encoding;
 mod error;
 mod json;
+mod names;
 mod scribe;
 mod settings;
 mod sound;
+mod turn_detection;
 
 pub use client_event::{ClientEvent, InputItem, NewItem, ReplyRequest, parse};
+pub use encoding::AudioEncoding;
 pub use error::EventError;
 pub use scribe::Scribe;
-pub use settings::{
-    AudioEncoding, Modality, SessionSettings, TurnDetection, VoiceNames, apply_update,
-};
+pub use settings::{Modality, SessionSettings, VoiceNames, apply_update};
 pub use sound::{HEARING_RATE, InputDecoder, OutputEncoder};
+pub use turn_detection::TurnDetection;
 
 /// Which spelling of the protocol a client speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

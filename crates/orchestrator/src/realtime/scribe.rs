@@ -6,14 +6,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use duologue_session::{
-    CancelReason, Content, EndReason, ErrorCode, Evidence, HeardBy, IncompleteReason, Item, ItemId,
-    ItemKind, ItemStatus, Modality, Notice, ReplyId, ReplyOptions, ReplyOutcome, ReplyStatus, Role,
-    State, Usage,
+    CancelReason, Content, ErrorCode, Evidence, HeardBy, IncompleteReason, Item, ItemId, ItemKind,
+    ItemStatus, Modality, Notice, ReplyId, ReplyOptions, ReplyOutcome, ReplyStatus, Role, Usage,
 };
 use duologue_vad::EchoCancellation;
 use serde_json::{Value, json};
 
-use super::{Dialect, EventError, SessionSettings};
+use super::{Dialect, EventError, SessionSettings, names};
 
 /// Writes one session's events.
 pub struct Scribe {
@@ -171,7 +170,7 @@ impl Scribe {
         let mut out = Vec::new();
         match notice {
             Notice::StateChanged { to, .. } => {
-                out.extend(self.own("duologue.state", json!({"state": state_name(to), "at_ms": ms(at)})));
+                out.extend(self.own("duologue.state", json!({"state": names::state(to), "at_ms": ms(at)})));
             }
             // The settings are shown as the client wrote them, by `session_updated`.
             Notice::Configured(_) | Notice::Paused | Notice::Resumed => {}
@@ -258,11 +257,11 @@ impl Scribe {
                 out.extend(self.own("duologue.idle_warning", json!({"ends_in_ms": left})));
             }
             Notice::Ended { reason } => {
-                out.extend(self.own("duologue.ended", json!({"reason": end_reason(reason)})));
+                out.extend(self.own("duologue.ended", json!({"reason": names::end_reason(reason)})));
             }
             Notice::Error { code, message } => {
                 let error = EventError {
-                    code: error_code(code),
+                    code: names::error_code(code),
                     message,
                     param: None,
                     event_id: cause.map(str::to_owned),
@@ -397,7 +396,7 @@ impl Scribe {
             ReplyStatus::Failed { code, message } => (
                 "failed",
                 json!({"type": "failed",
-                       "error": {"type": "server_error", "code": error_code(*code), "message": message}}),
+                       "error": {"type": "server_error", "code": names::error_code(*code), "message": message}}),
             ),
         };
         let items = outcome.items.iter().map(|item| self.item(item)).collect();
@@ -465,7 +464,7 @@ impl Scribe {
         let item = self.message_of(reply).cloned();
         self.own(
             "duologue.interruption",
-            json!({"outcome": outcome, "evidence": evidence_name(evidence), "item_id": item,
+            json!({"outcome": outcome, "evidence": names::evidence(evidence), "item_id": item,
                    "response_id": self.response_id(reply)}),
         )
     }
@@ -614,59 +613,4 @@ impl Scribe {
 
 fn ms(time: Duration) -> u64 {
     time.as_millis() as u64
-}
-
-fn state_name(state: State) -> &'static str {
-    match state {
-        State::WaitingForInput => "waiting_for_input",
-        State::Listening => "listening",
-        State::Thinking => "thinking",
-        State::Speaking => "speaking",
-        State::BargedIn => "barged_in",
-        State::Ended => "ended",
-    }
-}
-
-fn evidence_name(evidence: Evidence) -> &'static str {
-    match evidence {
-        Evidence::Duration => "duration",
-        Evidence::TooShort => "too_short",
-        Evidence::Words => "words",
-        Evidence::Command => "command",
-        Evidence::Backchannel => "backchannel",
-        Evidence::Echo => "echo",
-        Evidence::OwnSpeech => "own_speech",
-        Evidence::NoWords => "no_words",
-        Evidence::Deadline => "deadline",
-        Evidence::Client => "client",
-    }
-}
-
-fn end_reason(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::ClientClosed => "client_closed",
-        EndReason::TransportLost => "transport_lost",
-        EndReason::IdleTimeout => "idle_timeout",
-        EndReason::MaxDuration => "max_duration",
-        EndReason::MaxTurns => "max_turns",
-        EndReason::Overrun => "overrun",
-    }
-}
-
-fn error_code(code: ErrorCode) -> &'static str {
-    match code {
-        ErrorCode::InputEmpty => "input_audio_buffer_commit_empty",
-        ErrorCode::ReplyActive => "conversation_already_has_active_response",
-        ErrorCode::NoReplyActive => "response_cancel_not_active",
-        ErrorCode::ItemNotFound => "item_not_found",
-        ErrorCode::ItemExists => "item_exists",
-        ErrorCode::BadTruncation => "invalid_value",
-        ErrorCode::TranscriptionFailed => "transcription_failed",
-        ErrorCode::ModelFailed => "model_failed",
-        ErrorCode::VoiceFailed => "voice_failed",
-        ErrorCode::BadConfig => "invalid_value",
-        ErrorCode::SessionEnded => "session_ended",
-        ErrorCode::UserSpeaking => "user_speaking",
-        ErrorCode::OutputStalled => "output_stalled",
-    }
 }
