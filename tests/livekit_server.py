@@ -5,8 +5,6 @@ import hashlib
 import hmac
 import json
 import os
-import shlex
-import signal
 import socket
 import subprocess
 import threading
@@ -15,13 +13,9 @@ from pathlib import Path
 
 import httpx
 
+from server import Served, free_port, wait_until
+
 KEY, SECRET = "devkey", "a-secret-of-more-than-32-characters"
-
-
-def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(socket.AF_INET, kind) as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def token(identity="", room=None, key=KEY, secret=SECRET, **grants):
@@ -86,53 +80,12 @@ class LiveKitServer:
         return answer.json()
 
 
-class Duologue:
+class Duologue(Served):
     """`duologue serve --livekit`, with its log."""
 
     def __init__(self, folder, server, *arguments, key=KEY, secret=SECRET):
-        self.url = f"http://127.0.0.1:{free_port()}"
-        self.log = Path(folder) / f"duologue-{time.monotonic_ns()}.log"
-        # A slow machine may lend its own models: DUOLOGUE_SERVE_ARGS="--llm-url ... --llm-model ...".
-        lent = shlex.split(os.environ.get("DUOLOGUE_SERVE_ARGS", ""))
-        command = [os.environ["DUOLOGUE_BIN"], "serve", "--listen", self.url.removeprefix("http://")]
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "--livekit", server, *arguments, *lent],
-                env=os.environ | {"LIVEKIT_API_KEY": key, "LIVEKIT_API_SECRET": secret},
-                stdout=log,
-                stderr=log,
-            )
-
-    def told(self, text):
-        return text in self.log.read_text(errors="replace")
-
-    def wait_until_told(self, text, timeout=120):
-        def look():
-            assert self.process.poll() is None or self.told(text), self.log.read_text()[-3000:]
-            return self.told(text)
-
-        wait_until(look, timeout, f"{text!r} in {self.log}")
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
-def wait_until(look, timeout, what):
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        try:
-            if look():
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"not within {timeout} s: {what}")
+        keys = {"LIVEKIT_API_KEY": key, "LIVEKIT_API_SECRET": secret}
+        super().__init__(folder, "--livekit", server, *arguments, env=keys)
 
 
 class Proxy:

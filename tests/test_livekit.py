@@ -16,6 +16,7 @@ from openai import OpenAI
 from conftest import speech, word_error_rate
 from livekit_server import Duologue, LiveKitServer, Proxy, token
 from room import ROOM_RATE, guest, wait_for
+from server import BARE
 from test_realtime import LONG
 
 pytestmark = pytest.mark.skipif(
@@ -23,8 +24,6 @@ pytestmark = pytest.mark.skipif(
     reason="LIVEKIT_SERVER and DUOLOGUE_BIN name the two programs (`cargo xtask test` sets them)",
 )
 QUICK = ["--asr", "whisper-tiny.en"]
-# Models that cost next to nothing: what is tested is refused before anybody talks.
-BARE = ["--voice", "tone", "--vad", "light:0", "--no-end-of-turn", "--asr", "whisper-tiny.en"]
 
 
 @pytest.fixture(scope="module")

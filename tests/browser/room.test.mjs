@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { launch, microphoneFlags, microphoneWav, say, scriptedMicrophone, screenshot, withPage } from "./browser.mjs";
 import { heardUntil, recordCalls, recording, share, transcribed } from "./heard.mjs";
-import { liveKitRoom, programs } from "./livekit.mjs";
+import { liveKitRoom, programs } from "./servers.mjs";
 
 const missing = !programs.livekit || !programs.duologue;
 const SLOW = { timeout: 240_000, skip: missing && "LIVEKIT_SERVER and DUOLOGUE_BIN name the two programs (`cargo xtask test` sets them)" };

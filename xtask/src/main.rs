@@ -5,7 +5,7 @@
 //! says exactly what to install, and tells how long things take.
 
 mod deny;
-mod livekit;
+mod go;
 mod native;
 mod packages;
 mod runner;

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::packages::{self, Package};
 use crate::runner::{Runner, output, status, which};
 use crate::server::Server;
-use crate::{Outcome, all_of, livekit, native};
+use crate::{Outcome, all_of, go, native};
 
 const PYTHON: Package = Package {
     apt: "python3 python3-venv",
@@ -100,18 +100,19 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
             Ok(())
         }));
         if let Some(server) = server {
-            // Without it the other tests still run; that it is missing fails the whole.
-            let mut livekit = None;
-            outcomes.push(runner.timed("LiveKit server", |runner| {
-                livekit = Some(livekit::server(runner)?);
-                Ok(())
-            }));
-            let livekit = livekit.as_deref();
+            // Without them the other tests still run; that one is missing fails the whole.
+            let mut others = Vec::new();
+            for tool in [go::LIVEKIT, go::CADDY, go::TURN] {
+                outcomes.push(runner.timed("servers of others", |runner| {
+                    others.push((tool.variable, tool.get(runner)?));
+                    Ok(())
+                }));
+            }
             if let Some(requirements) = &python {
-                outcomes.push(pytest(runner, requirements, &server, livekit));
+                outcomes.push(pytest(runner, requirements, &server, &others));
             }
             if let Some(package) = &node {
-                outcomes.push(browser(runner, package, &server, livekit));
+                outcomes.push(browser(runner, package, &server, &others));
             }
         }
     }
@@ -192,13 +193,13 @@ fn pytest(
     runner: &mut Runner,
     requirements: &Path,
     server: &Server,
-    livekit: Option<&Path>,
+    others: &[(&str, PathBuf)],
 ) -> Outcome {
     let python = python(runner, requirements, "tests-venv")?;
     let mut command = runner.command(&python);
     command.args(["-m", "pytest", "tests"]);
     server.tell(runner, &mut command);
-    command.envs(livekit.map(|path| ("LIVEKIT_SERVER", path)));
+    command.envs(others.iter().map(|(name, path)| (name, path)));
     runner.step("whole-system tests", &mut command)
 }
 
@@ -206,7 +207,7 @@ fn browser(
     runner: &mut Runner,
     package: &Path,
     server: &Server,
-    livekit: Option<&Path>,
+    others: &[(&str, PathBuf)],
 ) -> Outcome {
     let tests = package.parent().unwrap_or(package).to_owned();
     let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
@@ -228,7 +229,7 @@ fn browser(
     let mut command = Command::new(npm);
     command.arg("test").current_dir(&tests);
     server.tell(runner, &mut command);
-    command.envs(livekit.map(|path| ("LIVEKIT_SERVER", path)));
+    command.envs(others.iter().map(|(name, path)| (name, path)));
     runner.step("browser tests", &mut command)
 }
 

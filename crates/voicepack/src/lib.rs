@@ -8,7 +8,7 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use duologue_voicepack::{Catalogue, Network, Puller, VoicepackError, VoicepackStore};
+//! use duologue_voicepack::{Catalogue, Network, Puller, VoicepackError, VoicepackStore, data_dir};
 //!
 //! # async fn example() -> Result<(), VoicepackError> {
 //! let store = VoicepackStore::open_default()?;
@@ -36,4 +36,4 @@ pub use metadata::{FileRecord, Kind, METADATA_FILE, Metadata};
 pub use net::{IndexSettings, Network};
 pub use progress::{Event, Progress, Step};
 pub use pull::{Pulled, Puller};
-pub use store::{CheckedFile, FileState, Listed, Voicepack, VoicepackStore};
+pub use store::{CheckedFile, FileState, Listed, Voicepack, VoicepackStore, data_dir};

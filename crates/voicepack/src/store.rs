@@ -343,8 +343,11 @@ pub(crate) fn check_name(name: &str) -> Result<(), VoicepackError> {
     }
 }
 
-/// `$DUOLOGUE_DATA_DIR`, else `duologue` in the XDG data folder.
-fn data_dir() -> Result<PathBuf, VoicepackError> {
+/// Where this machine keeps what is Duologue's: `$DUOLOGUE_DATA_DIR`, else `duologue` in the XDG data folder.
+///
+/// # Errors
+/// [`VoicepackError::NoHome`].
+pub fn data_dir() -> Result<PathBuf, VoicepackError> {
     match std::env::var_os("DUOLOGUE_DATA_DIR") {
         Some(dir) if !dir.is_empty() => Ok(dir.into()),
         _ => Ok(etcetera::choose_base_strategy()

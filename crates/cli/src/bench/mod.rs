@@ -5,6 +5,7 @@
 
 mod asr;
 mod ear;
+mod network;
 mod peer;
 mod report;
 mod server;
@@ -41,6 +42,8 @@ enum What {
     Turn(turn::TurnBench),
     /// What WebRTC and a WebSocket add over the loopback, and what a call costs
     Transport(transport::TransportBench),
+    /// What a call keeps of speech over networks that lose, delay and reorder
+    Network(network::NetworkBench),
     Turns(turns::TurnsBench),
     Worker(worker::WorkerBench),
 }
@@ -57,6 +60,7 @@ impl BenchCommand {
             What::Ear(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
             What::Turn(bench) => bench.run().await?,
             What::Transport(bench) => bench.run().await?,
+            What::Network(bench) => bench.run().await?,
             What::Turns(bench) => bench.run().await?,
             What::Worker(bench) => bench.run().await?,
         };

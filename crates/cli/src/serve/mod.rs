@@ -1,6 +1,7 @@
 //! `duologue serve`: the server, with everything in one process unless told otherwise.
 
 mod options;
+mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -44,6 +45,7 @@ impl ServeCommand {
             )
         })?;
         let address = listener.local_addr()?;
+        let tls = self.tls.open(address.ip(), &self.public_address)?;
         let webrtc = self.webrtc(address).await?;
         let livekit = self.livekit.config()?;
         let store = VoicepackStore::open_default()?;
@@ -69,13 +71,31 @@ impl ServeCommand {
             }
         };
         println!(
-            "\nDuologue is ready. Open http://{} and talk.\n",
-            browsable(address)
+            "\nDuologue is ready. Open {}://{} and talk.\n{}",
+            if tls.is_some() { "https" } else { "http" },
+            browsable(address),
+            tls.as_ref()
+                .and_then(|tls| tls.notice(address))
+                .unwrap_or_default()
         );
         tokio::spawn(stop_on_signal(shutdown.clone(), livekit));
         let router = duologue_orchestrator::router(orchestrator);
-        let serving = axum::serve(listener, router)
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let stop = shutdown.clone();
+        let serving = async {
+            match tls {
+                Some(tls) => {
+                    let listener = tls.listen(listener, stop.clone())?;
+                    axum::serve(listener, router)
+                        .with_graceful_shutdown(stop.cancelled_owned())
+                        .await
+                }
+                None => {
+                    axum::serve(listener, router)
+                        .with_graceful_shutdown(stop.cancelled_owned())
+                        .await
+                }
+            }
+        };
         let deadline = async {
             shutdown.cancelled().await;
             tokio::time::sleep(Duration::from_secs(15)).await;

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use duologue_orchestrator::IceServer;
 use duologue_vad::EchoCancellation;
 
+use super::tls::TlsOptions;
 use crate::engines::DetectorChoice;
 use crate::livekit::LiveKitOptions;
 
@@ -51,7 +52,8 @@ pub struct ServeCommand {
     #[arg(long, env = "DUOLOGUE_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
-    /// Address to listen on. Browsers give a page the microphone only on localhost or over HTTPS
+    /// Address to listen on. Browsers give a page the microphone only on localhost or over HTTPS (see
+    /// TLS below)
     #[arg(
         long,
         env = "DUOLOGUE_LISTEN",
@@ -99,6 +101,9 @@ pub struct ServeCommand {
         help_heading = "WebRTC"
     )]
     pub(super) ice_server: Vec<IceServer>,
+
+    #[command(flatten)]
+    pub(super) tls: TlsOptions,
 
     #[command(flatten)]
     pub(super) livekit: LiveKitOptions,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use duologue_audio::FRAME_SAMPLES;
 use duologue_rtc::{JitterBuffer, JitterConfig, MediaPacket};
-use network::{Weather, encoded, repeated, speech, through, tone};
+use network::{Weather, drifting, encoded, repeated, speech, through, tone};
 use proptest::prelude::*;
 
 fn ms(ms: u64) -> Duration {
@@ -144,14 +144,7 @@ fn an_outage_ends_in_silence_and_the_sound_goes_on_after_it() {
 fn clocks_that_drift_apart_are_met_with_small_steps_and_no_clicks() {
     let packets = repeated(&encoded(&tone(220, 1)), 600);
     for drift_ppm in [300.0, -300.0] {
-        let heard = through(
-            Weather {
-                drift_ppm,
-                ..Weather::default()
-            },
-            7,
-            &packets,
-        );
+        let heard = drifting(Weather::default(), drift_ppm, 7, &packets);
         // A fast sender is through before the ten minutes are over.
         let seconds = &heard.seconds[20..595];
         let end = seconds[574];

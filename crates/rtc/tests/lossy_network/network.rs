@@ -1,47 +1,14 @@
-//! A network that loses, delays, reorders and doubles packets, the same way for the same seed, in virtual time.
+//! Packets through a network that is not perfect, and what a jitter buffer makes of them, in virtual time.
 
 use std::time::Duration;
 
 use duologue_audio::opus::{OpusEncoder, OpusOptions};
 use duologue_audio::{FRAME_SAMPLES, Frame};
+use duologue_netem::Link;
+pub use duologue_netem::Weather;
 use duologue_rtc::{JitterBuffer, JitterConfig, JitterStatistics, MediaPacket};
 
 pub const FRAME: Duration = Duration::from_millis(20);
-
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// 0 to 1.
-    pub fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
-/// What the network does to packets.
-#[derive(Clone, Copy, Default)]
-pub struct Weather {
-    /// Share of packets lost.
-    pub loss: f64,
-    /// Packets lost in a row, where one is.
-    pub burst: u64,
-    /// Each packet is late by a random time up to this, so that they overtake each other.
-    pub jitter: Duration,
-    /// Share of packets that come twice.
-    pub twice: f64,
-    /// (From, to): what is sent between is delivered at its end.
-    pub stall: Option<(Duration, Duration)>,
-    /// The sender's clock is fast by so many millionths.
-    pub drift_ppm: f64,
-}
 
 /// What came out.
 pub struct Heard {
@@ -51,33 +18,25 @@ pub struct Heard {
     pub seconds: Vec<JitterStatistics>,
 }
 
-/// One packet every 20 ms by the sender's clock, heard through a jitter buffer for as long as there are packets.
+/// One packet every 20 ms, heard through a jitter buffer for as long as there are packets.
 pub fn through(weather: Weather, seed: u64, packets: &[Option<MediaPacket>]) -> Heard {
-    let mut dice = Dice(seed);
-    let mut lost = 0;
+    drifting(weather, 0.0, seed, packets)
+}
+
+/// The same by a sender's clock that is fast by so many millionths.
+pub fn drifting(
+    weather: Weather,
+    drift_ppm: f64,
+    seed: u64,
+    packets: &[Option<MediaPacket>],
+) -> Heard {
+    let mut link = Link::new(weather, seed);
     let mut deliveries: Vec<(Duration, MediaPacket)> = Vec::new();
     for (n, packet) in packets.iter().enumerate() {
         let Some(packet) = packet else { continue };
-        let sent = Duration::from_secs_f64(1.0 + n as f64 * 0.02 / (1.0 + weather.drift_ppm / 1e6));
-        if lost > 0 || dice.share() < weather.loss {
-            lost = if lost > 0 {
-                lost - 1
-            } else {
-                weather.burst.saturating_sub(1)
-            };
-            continue;
-        }
-        let copies = 1 + usize::from(dice.share() < weather.twice);
-        for _ in 0..copies {
-            let late = weather.jitter.mul_f64(dice.share());
-            let mut at = sent + late;
-            if let Some((from, to)) = weather.stall
-                && (from..to).contains(&sent)
-            {
-                at = to;
-            }
-            deliveries.push((at, packet.clone()));
-        }
+        let sent = Duration::from_secs_f64(1.0 + n as f64 * 0.02 / (1.0 + drift_ppm / 1e6));
+        let arrivals = link.pass(sent).into_iter().flatten();
+        deliveries.extend(arrivals.map(|at| (at, packet.clone())));
     }
     deliveries.sort_by_key(|(at, _)| *at);
     let mut buffer = JitterBuffer::new(JitterConfig::default()).expect("a decoder");

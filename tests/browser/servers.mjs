@@ -1,4 +1,4 @@
-// The real LiveKit server and a Duologue that talks at it, both on loopback.
+// Servers of a test's own: Duologue as the test wants it, and the real LiveKit server.
 
 import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
@@ -57,8 +57,31 @@ async function stop(child) {
   clearTimeout(timer);
 }
 
-/** @param {string[]} more arguments of `duologue serve` */
-export async function liveKitRoom(more = []) {
+/**
+ * `duologue serve`, once it has said `ready`.
+ * @param {string[]} given more arguments
+ * @param {{env?: object, ready?: string, host?: string, scheme?: string}} options
+ */
+export async function duologue(given, { env = {}, ready = "Duologue is ready", host = "127.0.0.1", scheme = "http" } = {}) {
+  const folder = await mkdtemp(join(tmpdir(), "duologue-served-"));
+  const log = join(folder, "duologue.log");
+  const port = await freePort();
+  // A slow machine may lend its own models: DUOLOGUE_SERVE_ARGS="--llm-url ... --llm-model ...".
+  const lent = (process.env.DUOLOGUE_SERVE_ARGS ?? "").split(" ").filter(Boolean);
+  const child = await start(programs.duologue, ["serve", "--listen", `${host}:${port}`, ...given, ...lent], log, env);
+  try {
+    const told = async () => (await readFile(log, "utf8")).includes(ready);
+    await until(async () => child.exitCode !== null || (await told()), 120_000, `${ready} (${log})`);
+    if (!(await told())) throw new Error(await readFile(log, "utf8"));
+    return { port, url: `${scheme}://${host}:${port}/`, log, stop: () => stop(child) };
+  } catch (error) {
+    await stop(child);
+    throw error;
+  }
+}
+
+/** A LiveKit server and a Duologue that takes its rooms. */
+export async function liveKitRoom() {
   const folder = await mkdtemp(join(tmpdir(), "duologue-livekit-"));
   const port = await freePort();
   // YAML takes JSON.
@@ -70,27 +93,19 @@ export async function liveKitRoom(more = []) {
   };
   await writeFile(join(folder, "livekit.yaml"), JSON.stringify(config));
   const livekit = await start(programs.livekit, ["--config", join(folder, "livekit.yaml")], join(folder, "livekit.log"));
-  let duologue;
-  const end = async () => {
-    await stop(duologue);
-    await stop(livekit);
-  };
   try {
     await until(async () => (await fetch(`http://127.0.0.1:${port}/`)).ok, 30_000, "the LiveKit server answers");
-    const listen = `127.0.0.1:${await freePort()}`;
-    const log = join(folder, "duologue.log");
-    const given = ["serve", "--listen", listen, "--livekit", `ws://127.0.0.1:${port}`, "--asr", "whisper-tiny.en", ...more];
-    // A slow machine may lend its own models: DUOLOGUE_SERVE_ARGS="--llm-url ... --llm-model ...".
-    const lent = (process.env.DUOLOGUE_SERVE_ARGS ?? "").split(" ").filter(Boolean);
-    duologue = await start(programs.duologue, [...given, ...lent], log, { LIVEKIT_API_KEY: KEY, LIVEKIT_API_SECRET: SECRET });
-    const registered = async () => {
-      if (duologue.exitCode !== null) throw new Error(await readFile(log, "utf8"));
-      return (await readFile(log, "utf8")).includes("rooms of LiveKit are taken");
+    const served = await duologue(["--livekit", `ws://127.0.0.1:${port}`, "--asr", "whisper-tiny.en"], {
+      env: { LIVEKIT_API_KEY: KEY, LIVEKIT_API_SECRET: SECRET },
+      ready: "rooms of LiveKit are taken",
+    });
+    const end = async () => {
+      await served.stop();
+      await stop(livekit);
     };
-    await until(registered, 120_000, `Duologue takes rooms (${log})`);
-    return { url: `http://${listen}/`, stop: end, kill: () => livekit.kill("SIGKILL") };
+    return { url: served.url, stop: end };
   } catch (error) {
-    await end();
+    await stop(livekit);
     throw error;
   }
 }
