@@ -13,6 +13,7 @@ use std::time::Duration;
 // Without an engine there is nothing to judge.
 #[cfg_attr(not(feature = "whisper"), allow(dead_code))]
 mod junk;
+mod remote;
 mod split;
 #[cfg(feature = "whisper")]
 mod vocabulary;
@@ -21,6 +22,7 @@ pub mod wer;
 mod whisper;
 
 pub use junk::{Junk, Reason};
+pub use remote::{Remote, RemoteConfig};
 pub use split::split_at_silence;
 #[cfg(feature = "whisper")]
 pub use whisper::{load, load_dir};

@@ -15,6 +15,7 @@ mod setup;
 mod stretch;
 mod voice;
 mod voice_track;
+mod whereabouts;
 
 pub use jitter_buffer::{JitterBuffer, JitterConfig, JitterStatistics, MediaPacket};
 pub use output_delay::OutputDelay;

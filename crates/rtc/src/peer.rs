@@ -15,6 +15,7 @@ use str0m::{Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::port::{Datagram, Membership, Port};
+use crate::whereabouts::{Way, Whereabouts};
 use crate::{JitterStatistics, VoiceIn, VoiceOut};
 
 /// A client that has not connected by then has gone.
@@ -94,6 +95,9 @@ pub struct Peer {
     channel: Option<ChannelId>,
     messages: VecDeque<String>,
     last_heard: Instant,
+    /// How the last datagram came, and where media say that the client is.
+    came: Option<Way>,
+    whereabouts: Whereabouts,
     ice_lost: bool,
     /// As the handler was told.
     connected: bool,
@@ -205,6 +209,8 @@ impl Peer {
             channel: None,
             messages: VecDeque::new(),
             last_heard: started,
+            came: None,
+            whereabouts: Whereabouts::default(),
             ice_lost: false,
             connected: false,
             ever_connected: false,
@@ -310,6 +316,11 @@ impl Peer {
 
     fn receive(&mut self, datagram: &Datagram) -> Result<(), RtcError> {
         self.last_heard = datagram.at;
+        self.came = Some(Way {
+            protocol: datagram.protocol,
+            remote: datagram.source,
+            local: datagram.destination,
+        });
         let received = Receive::new(
             datagram.protocol,
             datagram.source,
@@ -412,12 +423,18 @@ impl Peer {
                     self.rtc.handle_input(Input::Timeout(now))?;
                 }
                 Output::Timeout(at) => return Ok(Some(at.max(now + Duration::from_millis(1)))),
-                Output::Transmit(transmit) => self.membership.send(
-                    transmit.proto,
-                    transmit.source,
-                    transmit.destination,
-                    &transmit.contents,
-                ),
+                Output::Transmit(transmit) => {
+                    let bytes: &[u8] = &transmit.contents;
+                    let meant = Way {
+                        protocol: transmit.proto,
+                        remote: transmit.destination,
+                        local: transmit.source,
+                    };
+                    let way = self.whereabouts.instead_of(meant.remote, bytes);
+                    let way = way.unwrap_or(meant);
+                    self.membership
+                        .send(way.protocol, way.local, way.remote, bytes);
+                }
                 Output::Event(event) => {
                     if !self.happened(now, event, handler) {
                         return Ok(None);
@@ -436,7 +453,15 @@ impl Peer {
             Event::MediaAdded(media) if media.kind == MediaKind::Audio && self.audio.is_none() => {
                 self.audio = Some(media.mid);
             }
-            Event::RtpPacket(packet) => self.voice_in.packet(now, packet),
+            Event::RtpPacket(packet) => {
+                // It came with the datagram that was taken last, and SRTP vouches for it.
+                if let Some(way) = self.came
+                    && self.whereabouts.heard(now, way)
+                {
+                    tracing::info!(to = %way.remote, "a client's address has changed");
+                }
+                self.voice_in.packet(now, packet);
+            }
             Event::ChannelOpen(id, label) => {
                 tracing::debug!(%label, "a data channel opened");
                 self.channel = Some(id);

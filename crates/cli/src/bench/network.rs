@@ -68,6 +68,16 @@ enum Event {
     ChangeAddress,
 }
 
+impl Event {
+    /// How long it lasts, samples.
+    fn length(self) -> usize {
+        match self {
+            Self::Outage(time) => in_samples(time),
+            Self::ChangeAddress => 0,
+        }
+    }
+}
+
 fn all_cases() -> Vec<Case> {
     let ms = Duration::from_millis;
     let base = Weather {
@@ -127,8 +137,6 @@ fn all_cases() -> Vec<Case> {
 struct Script {
     samples: Vec<i16>,
     clips: Vec<(std::ops::Range<usize>, String)>,
-    /// When something happens: in the middle of the longest clip's second half.
-    event: usize,
 }
 
 impl Script {
@@ -142,14 +150,23 @@ impl Script {
             said.push((from..samples.len(), truth));
             samples.resize(samples.len() + in_samples(PAUSE), 0);
         }
-        let first = said.first().map_or(0, |(clip, _)| clip.start);
-        let event = first + (samples.len() - first) / 3;
         samples.resize(samples.len().next_multiple_of(FRAME_SAMPLES), 0);
         Ok(Self {
             samples,
             clips: said,
-            event,
         })
+    }
+
+    /// When something happens, so that it is over in the middle of a clip: then something is to be heard.
+    fn event(&self, event: Event) -> usize {
+        let longest = self
+            .clips
+            .iter()
+            .skip(1)
+            .max_by_key(|(clip, _)| clip.len())
+            .or(self.clips.first());
+        let middle = longest.map_or(0, |(clip, _)| (clip.start + clip.end) / 2);
+        middle.saturating_sub(event.length())
     }
 
     fn frame(&self, n: usize) -> Option<Frame> {
@@ -291,10 +308,11 @@ async fn talk(case: &Case, script: &Script, seed: u64) -> anyhow::Result<(Heard,
     let mut clock = tokio::time::interval(FRAME);
     clock.tick().await;
     let started = Instant::now();
-    let (event, mut over) = (script.event / FRAME_SAMPLES, None);
+    let event = case.event.map(|event| script.event(event) / FRAME_SAMPLES);
+    let mut over = None;
     for n in 0.. {
         let Some(frame) = script.frame(n) else { break };
-        if n == event {
+        if Some(n) == event {
             match case.event {
                 Some(Event::Outage(time)) => {
                     let outage = Weather {
@@ -338,12 +356,8 @@ impl Outcome {
         recognizer: &dyn duologue_asr::Recognizer,
     ) -> anyhow::Result<Self> {
         let disturbed = case.event.map(|event| {
-            let end = script.event
-                + match event {
-                    Event::Outage(time) => in_samples(time),
-                    Event::ChangeAddress => 0,
-                };
-            script.event..end
+            let from = script.event(event);
+            from..from + event.length()
         });
         let options = Options {
             language: Some("en".into()),
@@ -354,7 +368,7 @@ impl Outcome {
             // What is said while nothing can arrive is lost, whatever is done.
             if disturbed
                 .as_ref()
-                .is_some_and(|out| clip.start < out.end && out.start < clip.end)
+                .is_some_and(|out| clip.start <= out.end && out.start < clip.end)
             {
                 continue;
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use tokio::process::{Child, Command};
 
+use super::process::Process;
 use crate::realtime::connect;
 
 /// Models may have to be loaded.
@@ -48,12 +49,20 @@ impl Server {
         bail!("the server was not ready within {} s", PATIENCE.as_secs())
     }
 
+    /// The server's process, while it runs.
+    pub fn process(&self) -> Option<Process> {
+        self.child.id().map(Process::of)
+    }
+
     /// The most memory that it ever held, bytes.
     pub fn peak_memory(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kib * 1_024)
+        self.process()?.peak_bytes().ok()
+    }
+
+    /// `host:port` of its HTTP.
+    pub fn address(&self) -> &str {
+        let rest = self.url.trim_start_matches("ws://");
+        rest.split('/').next().unwrap_or(rest)
     }
 
     /// Ends it.

@@ -1,5 +1,5 @@
 //! What a transport adds: the time from one side's hand to the other's, how soon a stop is heard, and what a call
-//! costs. Both ends run here, over the loopback; no model takes part.
+//! costs. Both ends run here, over the loopback; no model takes part. Then whole sessions ([`super::sessions`]).
 //!
 //! A call's sound is timed from the moment a frame is complete at the sender to the moment the frame with its
 //! beginning leaves the receiver's jitter buffer, less the look-ahead of Opus: the packet's length and the codec
@@ -7,6 +7,7 @@
 //! sound in it, written, sent, read and decoded.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -21,7 +22,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::process::Process;
 use super::report::{Report, median, percentile};
+use super::sessions::sessions;
 
 /// Look-ahead of the Opus encoder: 312 samples at 48 kHz (RFC 6716, section 2).
 const LOOKAHEAD_MS: f64 = 6.5;
@@ -44,7 +47,33 @@ pub struct TransportBench {
     /// Seconds for which they run
     #[arg(long, default_value_t = 10, value_name = "S")]
     seconds: u64,
+
+    /// Whole sessions at once, with the models elsewhere; 0: none
+    #[arg(long, default_value_t = 12, value_name = "N")]
+    sessions: usize,
+
+    /// Seconds for which they run
+    #[arg(long, default_value_t = 40, value_name = "S")]
+    session_seconds: u64,
+
+    /// Folder of their questions, with a speech.tsv that has the columns `file` and `transcript`
+    #[arg(long, default_value = "tests/data/speech", value_name = "DIR")]
+    corpus: PathBuf,
 }
+
+/// How sessions may hear: what the figures are called by, and the options.
+const EARS: [(&str, &str, &[&str]); 2] = [
+    (
+        "silero",
+        "Silero and Smart Turn in the process (the default)",
+        &[],
+    ),
+    (
+        "light",
+        "the light detector, turns ended by silence",
+        &["--vad", "light:2", "--no-end-of-turn"],
+    ),
+];
 
 impl TransportBench {
     pub async fn run(self) -> anyhow::Result<Report> {
@@ -86,6 +115,47 @@ impl TransportBench {
             "call".into(),
             json!({"calls": self.calls, "cpu_percent_an_end": cost.cpu_percent, "megabytes_an_end": cost.megabytes}),
         );
+        for (name, what, options) in EARS.iter().filter(|_| self.sessions > 0) {
+            let time = Duration::from_secs(self.session_seconds.max(10));
+            let held = sessions(self.sessions, time, &self.corpus, options).await?;
+            let per_core = 100.0 / held.cpu_percent.max(0.01);
+            let (p50, p95) = if held.barge_in.is_empty() {
+                (f64::NAN, f64::NAN)
+            } else {
+                (median(&held.barge_in), percentile(&held.barge_in, 0.95))
+            };
+            report.row(vec![
+                format!(
+                    "session ({name}): from speech over a reply to its last sound at the client"
+                ),
+                format!("{p50:.1}"),
+                format!("{p95:.1}"),
+            ]);
+            report.remark(format!(
+                "{} whole sessions over WebRTC with {what}: {:.2}% of a core a session, which makes {per_core:.0} a core, \
+                 and {:.2} MB. {} questions were answered, {} were not; {} replies were spoken over.",
+                self.sessions,
+                held.cpu_percent,
+                held.megabytes,
+                held.answered,
+                held.unanswered,
+                held.barge_in.len()
+            ));
+            figures.insert(
+                format!("sessions_{name}"),
+                json!({"sessions": self.sessions, "cpu_percent": held.cpu_percent, "sessions_a_core": per_core,
+                       "megabytes": held.megabytes, "barge_in_p50_ms": p50, "barge_in_p95_ms": p95,
+                       "answered": held.answered, "unanswered": held.unanswered, "spoken_over": held.barge_in.len()}),
+            );
+        }
+        if self.sessions > 0 {
+            report.remark(
+                "Counted is all that the server's process does: HTTP, ICE, DTLS, Opus both ways, jitter buffers, noise \
+                 gate, voice detector, end of turn, the session, events, and asking the models. Not counted, in other \
+                 processes: recognizer and language model (OpenAI-compatible, scripted), the voice (a worker with the \
+                 test tone), the clients.",
+            );
+        }
         report.set_figures(Value::Object(figures));
         Ok(report)
     }
@@ -306,7 +376,7 @@ struct Cost {
 /// Of one end of a call in which both sides speak without pause.
 async fn cost(calls: usize, time: Duration) -> anyhow::Result<Cost> {
     let server = port().await?;
-    let before = resident_bytes()?;
+    let before = Process::own().resident_bytes()?;
     let mut ends = Vec::new();
     for _ in 0..calls {
         // Calls are told apart by the clients' addresses.
@@ -316,7 +386,7 @@ async fn cost(calls: usize, time: Duration) -> anyhow::Result<Cost> {
     }
     let mut clock = tokio::time::interval(FRAME);
     let started = Instant::now();
-    let cpu = cpu_time()?;
+    let cpu = Process::own().cpu_seconds()?;
     while started.elapsed() < time {
         clock.tick().await;
         for end in &mut ends {
@@ -324,37 +394,10 @@ async fn cost(calls: usize, time: Duration) -> anyhow::Result<Cost> {
             while end.heard.try_recv().is_ok() {}
         }
     }
-    let cpu = cpu_time()? - cpu;
-    let grown = resident_bytes()?.saturating_sub(before);
+    let cpu = Process::own().cpu_seconds()? - cpu;
+    let grown = Process::own().resident_bytes()?.saturating_sub(before);
     Ok(Cost {
         cpu_percent: cpu / started.elapsed().as_secs_f64() * 100.0 / ends.len() as f64,
         megabytes: grown as f64 / 1e6 / ends.len() as f64,
     })
-}
-
-/// Memory of this process, bytes.
-fn resident_bytes() -> anyhow::Result<u64> {
-    let status =
-        std::fs::read_to_string("/proc/self/status").context("memory is read from /proc")?;
-    let kib = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .context("/proc/self/status has no VmRSS")?;
-    Ok(kib * 1_024)
-}
-
-/// Processor time of this process, seconds.
-fn cpu_time() -> anyhow::Result<f64> {
-    let mut nanoseconds = 0u64;
-    let threads = std::fs::read_dir("/proc/self/task").context("CPU time is read from /proc")?;
-    for thread in threads {
-        let stat = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-        nanoseconds += stat
-            .split_whitespace()
-            .next()
-            .and_then(|first| first.parse::<u64>().ok())
-            .unwrap_or(0);
-    }
-    Ok(nanoseconds as f64 / 1e9)
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use duologue_asr::{Recognizer, Remote, RemoteConfig};
 use duologue_llm::EndpointConfig;
 use duologue_orchestrator::fleet::Fleet;
 use duologue_orchestrator::inference::InferencePool;
@@ -138,7 +139,10 @@ impl ServeCommand {
     }
 
     async fn have_models(&self, store: &VoicepackStore) -> anyhow::Result<()> {
-        let mut wanted = vec![self.asr.clone()];
+        let mut wanted = Vec::new();
+        if self.asr_url.is_none() {
+            wanted.push(self.asr.clone());
+        }
         if self.worker.is_empty() && self.voice != "tone" {
             wanted.push(self.voice.split(':').next().unwrap_or_default().to_owned());
         }
@@ -179,7 +183,12 @@ impl ServeCommand {
         let llm_config = engines::llm_config(store, llm_name, endpoint, self.llm_threads)?;
         let (voice, recognizer, chat, detector, end_of_turn) = tokio::try_join!(
             self.fleet(store),
-            engines::recognizer(store, &self.asr, asr_options),
+            async {
+                match &self.asr_url {
+                    Some(url) => remote_recognizer(url, &self.asr),
+                    None => engines::recognizer(store, &self.asr, asr_options).await,
+                }
+            },
             engines::chat(llm_name, llm_config),
             engines::detector(store, self.vad),
             async {
@@ -346,6 +355,16 @@ async fn remote(urls: &[String]) -> anyhow::Result<Fleet> {
         Some(error) if !reached => Err(error),
         _ => Ok(Fleet::of(workers)),
     }
+}
+
+fn remote_recognizer(url: &str, model: &str) -> anyhow::Result<Arc<dyn Recognizer>> {
+    let key = std::env::var("DUOLOGUE_ASR_API_KEY").ok();
+    let remote = Remote::new(RemoteConfig {
+        url: url.to_owned(),
+        model: model.to_owned(),
+        api_key: key.filter(|key| !key.is_empty()),
+    });
+    Ok(Arc::new(remote.context("--asr-url")?))
 }
 
 fn endpoint_config(url: &str, model: &str) -> EndpointConfig {

@@ -147,6 +147,16 @@ pub struct ServeCommand {
     )]
     pub(super) asr: String,
 
+    /// Speech recognizer elsewhere: the address of an OpenAI-compatible API, such as `http://10.0.0.5:8000/v1`; its
+    /// model is named by --asr. Its key is read from DUOLOGUE_ASR_API_KEY
+    #[arg(
+        long,
+        env = "DUOLOGUE_ASR_URL",
+        value_name = "URL",
+        help_heading = "Models"
+    )]
+    pub(super) asr_url: Option<String>,
+
     /// Voice detector: silero, or light:0 (lenient) to light:3 (strict)
     #[arg(
         long,

@@ -1,7 +1,7 @@
 //! Turn-taking by scenes: real speech and real noise, played in real time over a real WebSocket into a running
 //! server; what must happen by when, and what must not.
 
-mod endpoint;
+pub mod endpoint;
 mod pictures;
 mod play;
 mod table;

@@ -1,0 +1,64 @@
+//! What a process uses, as Linux tells it under `/proc`.
+
+use anyhow::Context;
+
+/// A process.
+pub struct Process(String);
+
+impl Process {
+    /// This one.
+    pub fn own() -> Self {
+        Self("self".to_owned())
+    }
+
+    /// Another.
+    pub fn of(pid: u32) -> Self {
+        Self(pid.to_string())
+    }
+
+    /// Memory that it holds, bytes.
+    ///
+    /// # Errors
+    /// A system without `/proc`.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        self.status("VmRSS:")
+    }
+
+    /// The most memory that it ever held, bytes.
+    ///
+    /// # Errors
+    /// A system without `/proc`.
+    pub fn peak_bytes(&self) -> anyhow::Result<u64> {
+        self.status("VmHWM:")
+    }
+
+    /// Processor time of all its threads so far, seconds.
+    ///
+    /// # Errors
+    /// A system without `/proc`.
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let mut nanoseconds = 0u64;
+        let tasks = format!("/proc/{}/task", self.0);
+        for thread in std::fs::read_dir(tasks).context("CPU time is read from /proc")? {
+            let stat =
+                std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+            nanoseconds += stat
+                .split_whitespace()
+                .next()
+                .and_then(|first| first.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+        Ok(nanoseconds as f64 / 1e9)
+    }
+
+    fn status(&self, name: &str) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0))
+            .context("memory is read from /proc")?;
+        let kib = status
+            .lines()
+            .find(|line| line.starts_with(name))
+            .and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+            .with_context(|| format!("/proc/{}/status has no {name}", self.0))?;
+        Ok(kib * 1_024)
+    }
+}
