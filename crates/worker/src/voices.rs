@@ -110,9 +110,15 @@ impl VoiceSource for DiskVoices {
     }
 }
 
-/// Weights are held as they are on disk or nearly so, and they are nearly all there is on disk.
+/// What a voice takes, from what its files do: nearly all of them is weights.
 fn estimate(pack: &Voicepack) -> u64 {
-    pack.size()
+    let size = pack.size();
+    match pack.metadata.family.as_str() {
+        // Weights are held as they are and once more in the order in which they are multiplied: 138 MB were measured
+        // for 63 MB of files.
+        "piper" => size.saturating_mul(11) / 5,
+        _ => size,
+    }
 }
 
 /// Whether this build can speak with it.

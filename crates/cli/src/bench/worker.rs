@@ -45,7 +45,7 @@ pub struct WorkerBench {
     utterances: usize,
 
     /// How far frames run ahead of the listener, in milliseconds; as the server has it
-    #[arg(long, default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u32).range(20..=3_600_000))]
+    #[arg(long, default_value_t = 1_500, value_name = "MS", value_parser = clap::value_parser!(u32).range(20..=3_600_000))]
     lead_ms: u32,
 
     /// More options for the worker that is started, such as `--voice-threads 1`

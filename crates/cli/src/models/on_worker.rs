@@ -219,9 +219,9 @@ fn print_capabilities(worker: &GetCapabilitiesResponse) -> anyhow::Result<()> {
                 Bytes(residency.limit_bytes).to_string()
             ),
             of(
-                format!("{} voices", resident.len()),
+                format!("{} in number", resident.len()),
                 residency.max_voices.into(),
-                format!("{}", residency.max_voices)
+                residency.max_voices.to_string()
             ),
         ),
     )?;

@@ -133,11 +133,18 @@ fn say(line: &str) {
 }
 
 /// This machine's name.
+#[cfg(unix)]
 fn machine() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned()
+}
+
+/// This machine's name.
+#[cfg(not(unix))]
+fn machine() -> String {
+    std::env::var("COMPUTERNAME").unwrap_or_else(|_| "worker".to_owned())
 }
 
 /// Cancels `shutdown` at the first SIGINT or SIGTERM.

@@ -177,3 +177,32 @@ async fn a_workers_voices_are_listed_loaded_and_unloaded_from_the_command_line()
     let (done, _, err) = run(&worker, &["rm", "ann"]).await;
     assert!(!done && err.contains("its machine's own"), "{err}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_files_come_into_use_under_running_sessions_without_a_gap() {
+    let store = tempfile::tempdir().unwrap();
+    voicepack(store.path(), "ann", 2 * MB);
+    let worker = Process::start(&["--voicepacks", store.path().to_str().unwrap()]).await;
+    let client = worker.client().await;
+    open(&client, "s", "ann").await.unwrap();
+    let mut frames = say(
+        &client,
+        "s",
+        "A sentence that goes on while its voice is replaced.",
+    )
+    .await;
+    frames.message().await.unwrap().unwrap();
+    voicepack(store.path(), "ann", 5 * MB);
+    let (done, out, err) = run(&worker, &["reload", "ann"]).await;
+    assert!(
+        done && out.contains("ann: read again, 5.0 MB"),
+        "{out}{err}"
+    );
+    assert!(rest(frames).await > 100);
+    assert!(rest(say(&client, "s", "With the new one.").await).await > 10);
+    // Files that are no voice leave the new one in use.
+    std::fs::write(store.path().join("ann/metadata.yaml"), "kind: tts\n").unwrap();
+    let (done, _, err) = run(&worker, &["reload", "ann"]).await;
+    assert!(!done && err.contains("ann"), "{err}");
+    assert!(rest(say(&client, "s", "Still the new one.").await).await > 10);
+}
