@@ -26,8 +26,9 @@ use tonic::Status;
 
 use crate::pacing::{Pacer, Permit};
 
-/// The engine computes on when fewer frames than this wait to be sent: 200 ms.
-const LOW_WATER: usize = 10;
+/// The engine computes on when fewer frames than this wait to be sent: 500 ms. A voice needs longest for the start of
+/// a sentence, several times as long on a busy machine, and frames go out evenly only while there are some.
+const LOW_WATER: usize = 25;
 
 pub(crate) struct Outbox {
     state: Mutex<State>,
