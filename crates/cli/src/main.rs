@@ -9,6 +9,7 @@ mod logging;
 mod models;
 mod realtime;
 mod replay;
+mod route;
 mod say;
 mod serve;
 #[cfg(feature = "sound-card")]
@@ -46,6 +47,7 @@ enum Command {
     Transcribe(transcribe::TranscribeCommand),
     Bench(bench::BenchCommand),
     Models(models::ModelsCommand),
+    Route(Box<route::RouteCommand>),
     Replay(replay::ReplayCommand),
 }
 
@@ -101,6 +103,7 @@ async fn run(command: Option<Command>) -> anyhow::Result<()> {
         Some(Command::Transcribe(command)) => command.run().await,
         Some(Command::Bench(command)) => command.run().await,
         Some(Command::Models(command)) => command.run().await,
+        Some(Command::Route(command)) => command.run().await,
         Some(Command::Replay(command)) => command.run(),
         None => default_serve()?.run().await,
     }

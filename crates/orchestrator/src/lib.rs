@@ -12,6 +12,7 @@ pub mod mouth;
 mod orchestrator;
 pub mod realtime;
 pub mod recording;
+pub mod routing;
 pub mod transport;
 pub mod voice;
 mod webrtc;

@@ -110,25 +110,23 @@ impl Orchestrator {
     /// Joins the engines. Asks the voice workers what voices they have.
     ///
     /// # Errors
-    /// When no worker can be reached, or none has such a voice as the configuration names.
+    /// When there are workers but none can be reached, or none has such a voice as the configuration names.
     pub async fn new(
         engines: Engines,
         mut config: OrchestratorConfig,
         shutdown: CancellationToken,
     ) -> Result<Self, VoiceError> {
-        let mut models = engines.fleet.models().await?;
-        models.sort_by_key(|model| !model.is_default);
-        let mut known = Vec::new();
-        for model in models {
-            known.extend(
-                model
-                    .speakers
-                    .iter()
-                    .map(|speaker| format!("{}:{speaker}", model.name)),
-            );
-            known.insert(known.len() - model.speakers.len(), model.name);
+        let mut voices = VoiceNames { known: Vec::new() };
+        if engines.fleet.workers().is_empty() {
+            // They are still to come; then the voice is asked for by the name it has here.
+            voices.known.extend(Some(config.voice.clone()));
+        } else {
+            let mut models = engines.fleet.models().await?;
+            models.sort_by_key(|model| !model.is_default);
+            for model in models {
+                add_voice(&mut voices, &model.name, &model.speakers);
+            }
         }
-        let mut voices = VoiceNames { known };
         if config.voice.is_empty() {
             config.voice = voices.known.first().cloned().unwrap_or_default();
         } else {
@@ -193,6 +191,15 @@ impl Orchestrator {
         &self.shutdown
     }
 
+    /// The voices that there are now, and those that there were at the start.
+    fn voice_names(&self) -> VoiceNames {
+        let mut voices = self.voices.clone();
+        for voice in self.engines.fleet.voices() {
+            add_voice(&mut voices, &voice.name, &voice.speakers);
+        }
+        voices
+    }
+
     /// The voice that a client means by a name; empty is the default.
     ///
     /// # Errors
@@ -203,7 +210,10 @@ impl Orchestrator {
         } else {
             name
         };
-        Ok(VoiceChoice::parse(&self.voices.resolve(name)?, speed))
+        Ok(VoiceChoice::parse(
+            &self.voice_names().resolve(name)?,
+            speed,
+        ))
     }
 
     /// What a recording tells of a session that begins now.
@@ -302,8 +312,18 @@ impl Orchestrator {
             seed,
             model: model.unwrap_or(&self.engines.chat.info().name).to_owned(),
             voice,
-            voices: self.voices.clone(),
+            voices: self.voice_names(),
         })
+    }
+}
+
+/// Adds a voice and its speakers to those that are known.
+fn add_voice(voices: &mut VoiceNames, name: &str, speakers: &[String]) {
+    let speakers = speakers.iter().map(|speaker| format!("{name}:{speaker}"));
+    for name in std::iter::once(name.to_owned()).chain(speakers) {
+        if !voices.known.contains(&name) {
+            voices.known.push(name);
+        }
     }
 }
 

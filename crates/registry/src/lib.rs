@@ -22,7 +22,7 @@ pub use backoff::Backoff;
 pub use memory::MemoryRegistry;
 pub use record::{AudioFormat, Capabilities, Hardware, LiveFigures, VoiceRecord, WorkerRecord};
 pub use redis::RedisRegistry;
-pub use snapshot::{Snapshot, SnapshotFile, WorkerState};
+pub use snapshot::{Snapshot, SnapshotFile, WorkerState, voices};
 
 /// Why a registry did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -46,6 +46,30 @@ impl MemoryRegistry {
     }
 }
 
+impl MemoryRegistry {
+    /// As [`Registry::announce`], at once.
+    ///
+    /// # Errors
+    /// [`RegistryError::NameTaken`].
+    pub fn put(&self, record: &WorkerRecord, lease: Duration) -> Result<(), RegistryError> {
+        let mut state = self.shared.lock();
+        let now = Instant::now();
+        state.end(now);
+        if let Some((known, _)) = state.workers.get(&record.name)
+            && known.address != record.address
+        {
+            return Err(RegistryError::NameTaken {
+                name: record.name.clone(),
+            });
+        }
+        let entry = (Arc::new(record.clone()), now + lease);
+        state.workers.insert(record.name.clone(), entry);
+        self.shared.publish(&mut state);
+        self.shared.leases.notify_one();
+        Ok(())
+    }
+}
+
 impl Default for MemoryRegistry {
     fn default() -> Self {
         Self::new()
@@ -133,21 +157,7 @@ impl Shared {
 #[async_trait]
 impl Registry for MemoryRegistry {
     async fn announce(&self, record: &WorkerRecord, lease: Duration) -> Result<(), RegistryError> {
-        let mut state = self.shared.lock();
-        let now = Instant::now();
-        state.end(now);
-        if let Some((known, _)) = state.workers.get(&record.name)
-            && known.address != record.address
-        {
-            return Err(RegistryError::NameTaken {
-                name: record.name.clone(),
-            });
-        }
-        let entry = (Arc::new(record.clone()), now + lease);
-        state.workers.insert(record.name.clone(), entry);
-        self.shared.publish(&mut state);
-        self.shared.leases.notify_one();
-        Ok(())
+        self.put(record, lease)
     }
 
     async fn withdraw(&self, name: &str) -> Result<(), RegistryError> {

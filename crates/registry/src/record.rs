@@ -23,6 +23,8 @@ pub struct WorkerRecord {
     pub tags: Vec<String>,
     /// Voices on its disk, resident or not.
     pub voices: Vec<VoiceRecord>,
+    /// What it can do and which voices it has is not known: it is asked for anything.
+    pub unlisted: bool,
     /// How it does at the moment.
     pub live: LiveFigures,
     /// It takes no new sessions, and will be gone when those it has are over.

@@ -30,6 +30,25 @@ pub struct Snapshot {
     pub current: bool,
 }
 
+/// All voices, each once, with what any worker tells of it: resident if it is so anywhere.
+#[must_use]
+pub fn voices(workers: &[WorkerState]) -> Vec<VoiceRecord> {
+    let mut voices: Vec<VoiceRecord> = Vec::new();
+    for voice in workers.iter().flat_map(|worker| &worker.record.voices) {
+        match voices.iter_mut().find(|known| known.name == voice.name) {
+            None => voices.push(voice.clone()),
+            Some(known) => {
+                known.resident |= voice.resident;
+                known.default |= voice.default;
+                if known.speakers.is_empty() {
+                    known.speakers.clone_from(&voice.speakers);
+                }
+            }
+        }
+    }
+    voices
+}
+
 /// A snapshot in a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotFile {
@@ -61,25 +80,6 @@ impl Snapshot {
         self.workers
             .iter()
             .find(|worker| worker.record.name == name)
-    }
-
-    /// All voices, each once, with what any worker tells of it: resident if it is so anywhere.
-    #[must_use]
-    pub fn voices(&self) -> Vec<VoiceRecord> {
-        let mut voices: Vec<VoiceRecord> = Vec::new();
-        for voice in self.workers.iter().flat_map(|worker| &worker.record.voices) {
-            match voices.iter_mut().find(|known| known.name == voice.name) {
-                None => voices.push(voice.clone()),
-                Some(known) => {
-                    known.resident |= voice.resident;
-                    known.default |= voice.default;
-                    if known.speakers.is_empty() {
-                        known.speakers.clone_from(&voice.speakers);
-                    }
-                }
-            }
-        }
-        voices
     }
 
     /// As it is written to a file.

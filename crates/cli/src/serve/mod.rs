@@ -13,8 +13,10 @@ use duologue_llm::EndpointConfig;
 use duologue_orchestrator::fleet::Fleet;
 use duologue_orchestrator::inference::InferencePool;
 use duologue_orchestrator::recording::{self, RecordingConfig};
+use duologue_orchestrator::routing::Policy;
 use duologue_orchestrator::voice::VoiceClient;
 use duologue_orchestrator::{Engines, Orchestrator, OrchestratorConfig, WebRtc};
+use duologue_registry::{RedisRegistry, Registry};
 use duologue_rtc::{Port, PortConfig};
 use duologue_session::{Limits, Speculation};
 use duologue_voicepack::VoicepackStore;
@@ -29,6 +31,10 @@ use crate::models;
 
 pub use options::{ServeCommand, Switch};
 
+/// Longest wait for a registry at the start. Later, it may be away.
+const REGISTRY_DEADLINE: Duration = Duration::from_secs(10);
+/// A registry that is just being filled is given so long.
+const FIRST_WORKER: Duration = Duration::from_secs(10);
 /// A day.
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -143,7 +149,7 @@ impl ServeCommand {
         if self.asr_url.is_none() {
             wanted.push(self.asr.clone());
         }
-        if self.worker.is_empty() && self.voice != "tone" {
+        if self.worker.is_empty() && self.registry.is_none() && self.voice != "tone" {
             wanted.push(self.voice.split(':').next().unwrap_or_default().to_owned());
         }
         if self.llm_url.is_none() {
@@ -216,8 +222,14 @@ impl ServeCommand {
 
     /// The voice workers: those elsewhere, or one of our own behind the same interface.
     async fn fleet(&self, store: &VoicepackStore) -> anyhow::Result<(Fleet, Option<Worker>)> {
-        if !self.worker.is_empty() {
-            return Ok((remote(&self.worker).await?, None));
+        let policy = self.routing.policy()?;
+        match (&self.registry, self.worker.is_empty()) {
+            (Some(_), false) => {
+                bail!("--worker and --registry are two ways to name the TTS workers: use one")
+            }
+            (Some(url), true) => return Ok((registered(url, policy).await?, None)),
+            (None, false) => return Ok((remote(&self.worker, policy).await?, None)),
+            (None, true) => {}
         }
         let config = WorkerConfig {
             default_voice: Some(self.voice.split(':').next().unwrap_or_default().to_owned()),
@@ -227,8 +239,8 @@ impl ServeCommand {
         };
         let worker = Worker::start(config, store.clone()).await?;
         let client = VoiceClient::new(worker.channel());
-        let fleet = Fleet::of([("in-process".to_owned(), client)]);
-        Ok((fleet, Some(worker)))
+        let fleet = Fleet::listed([("in-process".to_owned(), client)], policy);
+        Ok((fleet.asked().await, Some(worker)))
     }
 
     fn orchestrator_config(&self) -> anyhow::Result<OrchestratorConfig> {
@@ -324,8 +336,24 @@ fn start_recording(config: &RecordingConfig, shutdown: &CancellationToken) -> an
     Ok(())
 }
 
+/// The workers in a registry. That there are none yet is no error: they come and go.
+async fn registered(url: &str, policy: Policy) -> anyhow::Result<Fleet> {
+    let registry = RedisRegistry::open(url)?;
+    registry
+        .connected(REGISTRY_DEADLINE)
+        .await
+        .context("--registry")?;
+    let mut snapshots = registry.watch();
+    let fleet = Fleet::registered(Arc::new(registry), policy);
+    let first = snapshots.wait_for(|snapshot| !snapshot.workers.is_empty());
+    if tokio::time::timeout(FIRST_WORKER, first).await.is_err() {
+        tracing::warn!("no TTS worker is registered yet; nobody can speak until one is");
+    }
+    Ok(fleet)
+}
+
 /// Workers at `urls`. One that cannot be reached now is tried again when it is needed, unless it is the only one.
-async fn remote(urls: &[String]) -> anyhow::Result<Fleet> {
+async fn remote(urls: &[String], policy: Policy) -> anyhow::Result<Fleet> {
     let mut workers = Vec::new();
     let mut failure = None;
     let mut reached = false;
@@ -353,7 +381,7 @@ async fn remote(urls: &[String]) -> anyhow::Result<Fleet> {
     }
     match failure {
         Some(error) if !reached => Err(error),
-        _ => Ok(Fleet::of(workers)),
+        _ => Ok(Fleet::listed(workers, policy).asked().await),
     }
 }
 

@@ -10,6 +10,7 @@ use duologue_vad::EchoCancellation;
 use super::tls::TlsOptions;
 use crate::engines::DetectorChoice;
 use crate::livekit::LiveKitOptions;
+use crate::route::RoutingOptions;
 
 /// Whether something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -127,15 +128,29 @@ pub struct ServeCommand {
     pub(super) voice: String,
 
     /// A TTS worker elsewhere, such as `http://10.0.0.5:50051`; several times, or separated by commas: sessions are
-    /// shared among them. Without it one runs in this process
+    /// shared among them. Without it, and without a registry, one runs in this process
     #[arg(
         long,
         env = "DUOLOGUE_WORKER",
         value_name = "URL",
         value_delimiter = ',',
-        help_heading = "Models"
+        help_heading = "Workers"
     )]
     pub(super) worker: Vec<String>,
+
+    /// Registry where TTS workers announce themselves, such as `redis://10.0.0.2:6379` or
+    /// `redis://:PASSWORD@HOST:PORT/DB`
+    #[arg(
+        long,
+        env = "DUOLOGUE_REGISTRY",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = "Workers"
+    )]
+    pub(super) registry: Option<String>,
+
+    #[command(flatten)]
+    pub(super) routing: RoutingOptions,
 
     /// Speech recognizer: the name of a Whisper voicepack
     #[arg(

@@ -1,25 +1,43 @@
 //! The voice workers, as one thing to ask for a voice.
 //!
 //! Who speaks asks [`Fleet::acquire`] for a worker and is leased one with a slot on it. The slot is a value: dropped,
-//! it is free again.
+//! it is free again. Which worker it is, [`routing`](crate::routing) decides; what is here asks it, takes the slot in
+//! the registry, waits where there is no room, and has voices loaded.
 
+mod clients;
+mod loads;
+mod probe;
+mod queue;
 mod slot;
+mod view;
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use duologue_registry::{MemoryRegistry, Registry, Snapshot, VoiceRecord};
 use duologue_rpc::Model;
 use futures_util::future::join_all;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::routing::{Because, Decision, Policy, Route};
+use crate::voice::{VoiceChoice, VoiceClient, VoiceError, VoiceSession};
+use clients::Clients;
+use loads::Loads;
+use queue::{Place, Queue};
+use slot::Slots;
+use view::View;
 
 pub use slot::Slot;
 
-use crate::voice::{VoiceChoice, VoiceClient, VoiceError, VoiceSession};
-
 /// Workers that [`Fleet::open`] tries before it gives up.
 const ATTEMPTS: usize = 3;
-/// When to try again, where nothing better is known.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Times that others may be quicker before a decision waits for news.
+const RACES: usize = 8;
+/// Longest wait for a worker on a list to say what it is.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
 /// What a voice is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +88,8 @@ pub struct Leased {
     pub worker: String,
     /// Voice to speak with: what was wanted, or what stands in for it.
     pub voice: VoiceChoice,
+    /// Voice that was wanted.
+    pub wanted: VoiceChoice,
     /// The room; dropped, it is given back.
     pub slot: Slot,
 }
@@ -85,61 +105,192 @@ impl Leased {
         lead: Duration,
     ) -> Result<VoiceSession, VoiceError> {
         let session = self.client.open(session_id, self.voice, lead).await?;
-        Ok(session.on(self.worker, self.slot))
+        Ok(session.on(self.worker, self.slot, self.wanted))
     }
 }
 
 /// The voice workers. Clones are handles on the same fleet.
 #[derive(Clone)]
 pub struct Fleet {
-    workers: Arc<[Member]>,
+    inner: Arc<Inner>,
 }
 
-struct Member {
-    name: String,
-    client: VoiceClient,
-    sessions: Arc<AtomicUsize>,
+struct Inner {
+    policy: Policy,
+    view: Arc<View>,
+    clients: Arc<Clients>,
+    slots: Arc<Slots>,
+    loads: Arc<Loads>,
+    queue: Arc<Queue>,
+    /// Workers that announce themselves nowhere, and where what they say is written down.
+    list: Option<(MemoryRegistry, Arc<Notify>)>,
+    /// Ends the fleet's tasks with it.
+    stop: CancellationToken,
+    _stop: DropGuard,
 }
 
 impl Fleet {
-    /// A fleet of workers that are known beforehand, by their names.
+    /// A fleet of workers that are known beforehand, by their names. Until they are [asked](Fleet::asked), each is
+    /// taken to have any voice. Must be called within a Tokio runtime.
     #[must_use]
     pub fn of(workers: impl IntoIterator<Item = (String, VoiceClient)>) -> Self {
-        let member = |(name, client)| Member {
-            name,
-            client,
-            sessions: Arc::default(),
+        Self::listed(workers, Policy::default())
+    }
+
+    /// As [`Fleet::of`], with a policy.
+    #[must_use]
+    pub fn listed(
+        workers: impl IntoIterator<Item = (String, VoiceClient)>,
+        policy: Policy,
+    ) -> Self {
+        let given: HashMap<String, VoiceClient> = workers.into_iter().collect();
+        let registry = MemoryRegistry::new();
+        for name in given.keys() {
+            if let Err(error) = registry.put(&probe::unlisted(name), probe::LEASE) {
+                tracing::warn!(worker = name, %error, "left out");
+            }
+        }
+        let list = (registry.clone(), Arc::default());
+        Self::new(Arc::new(registry), policy, given, Some(list))
+    }
+
+    /// A fleet of the workers in a registry. Must be called within a Tokio runtime.
+    #[must_use]
+    pub fn registered(registry: Arc<dyn Registry>, policy: Policy) -> Self {
+        Self::new(registry, policy, HashMap::new(), None)
+    }
+
+    fn new(
+        registry: Arc<dyn Registry>,
+        policy: Policy,
+        given: HashMap<String, VoiceClient>,
+        list: Option<(MemoryRegistry, Arc<Notify>)>,
+    ) -> Self {
+        let mut snapshots = registry.watch();
+        let view = Arc::new(View::new(&snapshots.borrow_and_update()));
+        let clients = Arc::new(Clients::new(given));
+        let (slots, returned) = Slots::new(Arc::clone(&registry), Arc::clone(&view));
+        let loads = Loads::new(registry, Arc::clone(&view), slots.process());
+        let stop = CancellationToken::new();
+        let following = {
+            let (view, clients) = (Arc::clone(&view), Arc::clone(&clients));
+            view::follow(snapshots, move |snapshot: &Snapshot| {
+                view.replace(snapshot);
+                clients.keep(snapshot);
+            })
+        };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+        tokio::spawn(slot::keep(Arc::downgrade(&slots), returned));
+        let inner = Inner {
+            policy,
+            view,
+            clients,
+            slots,
+            loads,
+            queue: Arc::default(),
+            list,
+            _stop: stop.clone().drop_guard(),
+            stop,
         };
         Self {
-            workers: workers.into_iter().map(member).collect(),
+            inner: Arc::new(inner),
         }
     }
 
-    /// Leases a worker that can speak as is wanted.
+    /// Asks the workers of a list what they are, and goes on asking. One that does not answer is asked on, and left
+    /// out until it does; if none answers, all stay as they are.
+    pub async fn asked(self) -> Self {
+        let Some((registry, soon)) = &self.inner.list else {
+            return self;
+        };
+        let workers: Vec<(&String, &VoiceClient)> = self.inner.clients.given().collect();
+        let asking = workers.iter().map(|(name, client)| async move {
+            tokio::time::timeout(FIRST_ANSWER, probe::ask(registry, name, client)).await
+        });
+        let answered: Vec<bool> = join_all(asking)
+            .await
+            .into_iter()
+            .map(|answer| matches!(answer, Ok(Ok(()))))
+            .collect();
+        let any = answered.contains(&true);
+        for ((name, client), answered) in workers.into_iter().zip(answered) {
+            if any && !answered {
+                tracing::warn!(worker = name, "the worker does not answer; it is asked on");
+                let _ = registry.withdraw(name).await;
+            }
+            let asking = probe::go_on(
+                registry.clone(),
+                name.clone(),
+                client.clone(),
+                Arc::clone(soon),
+            );
+            tokio::spawn(self.inner.stop.clone().run_until_cancelled_owned(asking));
+        }
+        // What they said is seen at once.
+        self.inner.view.replace(&registry.watch().borrow());
+        self
+    }
+
+    /// Leases a worker that can speak as is wanted. Where none has room, one is waited for, as long as the policy says.
     ///
     /// # Errors
-    /// [`VoiceError::Full`] when there is no room, with when to ask again.
+    /// [`VoiceError::Full`] when there is no room, with when to ask again; [`VoiceError::UnknownVoice`] when no worker
+    /// has the voice, nor one that may stand in.
     pub async fn acquire(&self, wanted: &Wanted) -> Result<Leased, VoiceError> {
-        let affine = |member: &Member| wanted.last_worker.as_ref() == Some(&member.name);
-        let member = self
-            .workers
-            .iter()
-            .filter(|member| !wanted.avoid.contains(&member.name))
-            .min_by_key(|member| (member.sessions.load(Ordering::Relaxed), !affine(member)))
-            .ok_or_else(|| VoiceError::Full {
-                why: "no voice worker is left to ask".into(),
-                retry_after: RETRY_AFTER,
-            })?;
-        member.sessions.fetch_add(1, Ordering::Relaxed);
-        let sessions = Arc::clone(&member.sessions);
-        Ok(Leased {
-            client: member.client.clone(),
-            worker: member.name.clone(),
-            voice: wanted.voice.clone(),
-            slot: Slot::new(move || {
-                sessions.fetch_sub(1, Ordering::Relaxed);
-            }),
-        })
+        let inner = &*self.inner;
+        let started = Instant::now();
+        let queue = inner.policy.queue;
+        let give_up = started + Duration::from_millis(queue.wait_ms);
+        // Who is in the middle of a sentence cannot wait for a load.
+        let stand_in = match wanted.avoid.is_empty() {
+            true => started + inner.policy.load_patience(),
+            false => started,
+        };
+        let mut changes = inner.view.changes();
+        let mut place: Option<Place> = None;
+        let mut races = 0;
+        loop {
+            changes.mark_unchanged();
+            let may_try = match &place {
+                Some(place) => place.is_first(),
+                None => inner.queue.is_clear(wanted),
+            };
+            let found = match may_try {
+                true => inner.decide(wanted, Instant::now() < stand_in),
+                false => Found::Busy,
+            };
+            let loading = match found {
+                Found::Reserved(route) => match inner.take(wanted, route).await? {
+                    Some(leased) => return Ok(leased),
+                    None if races < RACES => {
+                        races += 1;
+                        continue;
+                    }
+                    None => false,
+                },
+                Found::Loading => true,
+                Found::Busy => false,
+                Found::Nobody if !wanted.avoid.is_empty() || inner.is_unknown(wanted) => {
+                    return Err(inner.refusal(wanted));
+                }
+                Found::Nobody => false,
+            };
+            if loading {
+                // Whether the load or the patience ends first, it is decided anew.
+                let _ = tokio::time::timeout_at(stand_in, changes.changed()).await;
+                continue;
+            }
+            if place.is_none() {
+                match inner.queue.enter(wanted, queue.length, &inner.view) {
+                    Some(entered) => place = Some(entered),
+                    None => return Err(inner.refusal(wanted)),
+                }
+            }
+            let news = tokio::time::timeout_at(give_up, changes.changed()).await;
+            if news.is_err() {
+                return Err(inner.refusal(wanted));
+            }
+        }
     }
 
     /// Leases a worker and opens a session on it; one that is full or cannot be reached is passed over for another.
@@ -160,41 +311,167 @@ impl Fleet {
             };
             let worker = leased.worker.clone();
             match leased.open(session_id.clone(), lead).await {
+                Ok(session) => {
+                    self.look_again();
+                    return Ok(session);
+                }
                 Err(error @ (VoiceError::Busy(_) | VoiceError::Worker(_))) => {
                     tracing::warn!(%worker, %error, session = wanted.session, "a worker is passed over");
                     wanted.avoid.push(worker);
                     failed = Some(error);
                 }
-                opened => return opened,
+                Err(error) => return Err(error),
             }
         }
         Err(failed.unwrap_or_else(|| VoiceError::Worker("no worker was tried".into())))
     }
 
+    /// Whether a voice is in some worker's memory, so that it speaks at once.
+    #[must_use]
+    pub fn is_resident(&self, voice: &str) -> bool {
+        self.inner.view.is_resident(voice)
+    }
+
+    /// The workers as they are known now, with what of them is taken.
+    #[must_use]
+    pub fn workers(&self) -> Vec<duologue_registry::WorkerState> {
+        self.inner.view.workers()
+    }
+
+    /// The voices that workers have told of, each once.
+    #[must_use]
+    pub fn voices(&self) -> Vec<VoiceRecord> {
+        duologue_registry::voices(&self.inner.view.workers())
+    }
+
     /// The voices of all workers, each once.
     ///
     /// # Errors
-    /// [`VoiceError::Worker`] when no worker answers.
+    /// [`VoiceError::Worker`] when there is no worker, or none that was never asked answers.
     pub async fn models(&self) -> Result<Vec<Model>, VoiceError> {
-        let answers = join_all(self.workers.iter().map(|member| member.client.models())).await;
-        let mut voices: Vec<Model> = Vec::new();
-        let mut failed = None;
-        let mut answered = false;
-        for answer in answers {
-            match answer {
-                Ok(models) => {
-                    answered = true;
-                    models
+        let workers = self.inner.view.workers();
+        let mut failed = workers.is_empty().then(|| {
+            VoiceError::Worker("there is none now; start one with `duologue worker`".into())
+        });
+        let mut voices = Vec::new();
+        for state in workers {
+            let record = &state.record;
+            if !record.unlisted {
+                let models = record.voices.iter().cloned().map(probe::model);
+                models.for_each(|model| merge(&mut voices, model));
+                continue;
+            }
+            match self.inner.clients.of(record) {
+                Ok(client) => match client.models().await {
+                    Ok(models) => models
                         .into_iter()
-                        .for_each(|model| merge(&mut voices, model));
-                }
+                        .for_each(|model| merge(&mut voices, model)),
+                    Err(error) => failed = Some(error),
+                },
                 Err(error) => failed = Some(error),
             }
         }
         match failed {
-            Some(error) if !answered => Err(error),
+            Some(error) if voices.is_empty() => Err(error),
             _ => Ok(voices),
         }
+    }
+
+    /// Has the workers of a list asked what is in their memories.
+    fn look_again(&self) {
+        if let Some((_, soon)) = &self.inner.list {
+            soon.notify_waiters();
+        }
+    }
+}
+
+/// What came of looking for a worker.
+enum Found {
+    /// One that is counted on already.
+    Reserved(Route),
+    /// The voice is being loaded, and may be there soon.
+    Loading,
+    /// None with room.
+    Busy,
+    /// None at all.
+    Nobody,
+}
+
+impl Inner {
+    fn decide(&self, wanted: &Wanted, patient: bool) -> Found {
+        let voice = &wanted.voice.voice;
+        let waits = |route: &Route| {
+            let loads = route.because == Because::StandsInWhileLoading;
+            loads && patient && !self.loads.has_failed(voice)
+        };
+        match self
+            .view
+            .decide(wanted, &self.policy, |route| !waits(route))
+        {
+            Decision::Speak(route) => {
+                if let Some(load) = &route.load {
+                    match self.clients.of(&load.worker) {
+                        Ok(client) => self.loads.begin(load, client),
+                        Err(error) => tracing::warn!(%error, "a voice cannot be loaded"),
+                    }
+                }
+                if waits(&route) {
+                    return Found::Loading;
+                }
+                Found::Reserved(route)
+            }
+            Decision::Busy { .. } => Found::Busy,
+            Decision::Nobody => Found::Nobody,
+        }
+    }
+
+    /// Takes the slot that was reserved; `None`: others were quicker.
+    async fn take(&self, wanted: &Wanted, route: Route) -> Result<Option<Leased>, VoiceError> {
+        let taken = self.slots.take(&route).await;
+        let Some(slot) = taken.map_err(|error| VoiceError::Worker(error.to_string()))? else {
+            return Ok(None);
+        };
+        let mut voice = wanted.voice.clone();
+        if route.voice != voice.voice {
+            tracing::info!(
+                session = wanted.session, wanted = voice.voice, voice = route.voice,
+                worker = route.worker.name, because = ?route.because, "another voice stands in"
+            );
+            voice.speaker = None;
+            voice.voice = route.voice;
+        }
+        Ok(Some(Leased {
+            client: self.clients.of(&route.worker)?,
+            worker: route.worker.name.clone(),
+            voice,
+            wanted: wanted.voice.clone(),
+            slot,
+        }))
+    }
+
+    fn is_unknown(&self, wanted: &Wanted) -> bool {
+        let workers = self.view.workers();
+        !workers.is_empty() && !self.view.knows(&wanted.voice.voice)
+    }
+
+    fn refusal(&self, wanted: &Wanted) -> VoiceError {
+        let voice = &wanted.voice.voice;
+        let workers = self.view.workers();
+        let retry_after = Duration::from_secs(self.policy.queue.retry_after_s.into());
+        if !workers.is_empty() && !self.view.knows(voice) {
+            let known = duologue_registry::voices(&workers);
+            let known: Vec<&str> = known.iter().map(|voice| &*voice.name).collect();
+            return VoiceError::UnknownVoice(format!(
+                "no worker has a voice {voice:?}; there are {}",
+                known.join(", ")
+            ));
+        }
+        let why = match workers.len() {
+            0 => "there is no voice worker now".to_owned(),
+            1 => "the voice worker has no room, or is not for this".to_owned(),
+            n => format!("none of {n} voice workers has room and is for this"),
+        };
+        VoiceError::Full { why, retry_after }
     }
 }
 
@@ -215,64 +492,4 @@ fn merge(voices: &mut Vec<Model>, model: Model) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use tonic::transport::Endpoint;
-
-    use super::*;
-
-    fn fleet(names: &[&str]) -> Fleet {
-        let nowhere = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-        Fleet::of(
-            names
-                .iter()
-                .map(|name| ((*name).to_owned(), VoiceClient::new(nowhere.clone()))),
-        )
-    }
-
-    fn wanted() -> Wanted {
-        Wanted::new("s", VoiceChoice::parse("tone", 1.0), Mode::Session)
-    }
-
-    #[tokio::test]
-    async fn sessions_go_where_the_fewest_are_and_a_dropped_slot_counts_no_more() {
-        let fleet = fleet(&["a", "b"]);
-        let first = fleet.acquire(&wanted()).await.unwrap();
-        let second = fleet.acquire(&wanted()).await.unwrap();
-        assert_eq!((&*first.worker, &*second.worker), ("a", "b"));
-        let third = fleet.acquire(&wanted()).await.unwrap();
-        assert_eq!(third.worker, "a");
-        drop((first, third));
-        assert_eq!(fleet.acquire(&wanted()).await.unwrap().worker, "a");
-    }
-
-    #[tokio::test]
-    async fn the_last_worker_is_kept_among_equals_and_an_avoided_one_is_never_taken() {
-        let fleet = fleet(&["a", "b"]);
-        let again = Wanted {
-            last_worker: Some("b".into()),
-            ..wanted()
-        };
-        assert_eq!(fleet.acquire(&again).await.unwrap().worker, "b");
-        let avoiding = Wanted {
-            avoid: vec!["b".into()],
-            ..again
-        };
-        assert_eq!(fleet.acquire(&avoiding).await.unwrap().worker, "a");
-        let nobody = Wanted {
-            avoid: vec!["a".into(), "b".into()],
-            ..wanted()
-        };
-        let refused = fleet.acquire(&nobody).await.err().unwrap();
-        assert!(matches!(refused, VoiceError::Full { .. }), "{refused}");
-    }
-
-    #[tokio::test]
-    async fn an_open_session_that_no_worker_takes_says_why_and_holds_no_slot() {
-        let fleet = fleet(&["a", "b"]);
-        let lead = Duration::from_secs(1);
-        let failed = fleet.open(wanted(), "s-1".into(), lead).await.err();
-        assert!(matches!(failed, Some(VoiceError::Worker(_))), "{failed:?}");
-        assert_eq!(fleet.acquire(&wanted()).await.unwrap().worker, "a");
-    }
-}
+mod tests;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use duologue_rpc::tts_worker_client::TtsWorkerClient;
 use duologue_rpc::{
-    AudioFrame, ControlAction, ControlRequest, EndSessionRequest, ListModelsRequest, Model,
-    StartSessionRequest, TextChunk, VoiceSettings,
+    AudioFrame, ControlAction, ControlRequest, EndSessionRequest, GetCapabilitiesRequest,
+    GetCapabilitiesResponse, ListModelsRequest, LoadModelRequest, Model, StartSessionRequest,
+    TextChunk, VoiceSettings,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -113,6 +114,27 @@ impl VoiceClient {
         Ok(within(CALL_DEADLINE, call).await?.into_inner().models)
     }
 
+    /// What it is, and what room it has.
+    ///
+    /// # Errors
+    /// [`VoiceError::Worker`].
+    pub async fn capabilities(&self) -> Result<GetCapabilitiesResponse, VoiceError> {
+        let mut client = self.client.clone();
+        let call = client.get_capabilities(GetCapabilitiesRequest {});
+        Ok(within(CALL_DEADLINE, call).await?.into_inner())
+    }
+
+    /// Loads a voice, and is done when it can be spoken with.
+    ///
+    /// # Errors
+    /// [`VoiceError::UnknownVoice`] or [`VoiceError::Worker`].
+    pub async fn load(&self, voice: &str) -> Result<(), VoiceError> {
+        let mut client = self.client.clone();
+        let name = voice.to_owned();
+        within(OPEN_DEADLINE, client.load_model(LoadModelRequest { name })).await?;
+        Ok(())
+    }
+
     /// Opens a session. `lead` is how far frames may run ahead of real time.
     ///
     /// # Errors
@@ -138,6 +160,7 @@ impl VoiceClient {
         Ok(VoiceSession {
             client,
             id: session_id,
+            wanted: choice.clone(),
             choice,
             worker: String::new(),
             slot: None,
@@ -150,15 +173,17 @@ pub struct VoiceSession {
     client: TtsWorkerClient<Channel>,
     id: String,
     choice: VoiceChoice,
+    wanted: VoiceChoice,
     worker: String,
     /// Given back once the worker has ended the session.
     slot: Option<Slot>,
 }
 
 impl VoiceSession {
-    /// Says which worker of a fleet it is on, and in which room.
-    pub(crate) fn on(mut self, worker: String, slot: Slot) -> Self {
+    /// Says which worker of a fleet it is on, in which room, and what was wanted of it.
+    pub(crate) fn on(mut self, worker: String, slot: Slot, wanted: VoiceChoice) -> Self {
         self.worker = worker;
+        self.wanted = wanted;
         self.slot = Some(slot);
         self
     }
@@ -173,6 +198,12 @@ impl VoiceSession {
     #[must_use]
     pub fn choice(&self) -> &VoiceChoice {
         &self.choice
+    }
+
+    /// The voice that was wanted; what it was opened with stands in for it, where that is another.
+    #[must_use]
+    pub fn wanted(&self) -> &VoiceChoice {
+        &self.wanted
     }
 
     /// Begins an utterance. Text sent is spoken in order; dropping the sender ends the utterance, dropping

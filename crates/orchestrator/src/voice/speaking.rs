@@ -151,7 +151,7 @@ impl Speaking {
             origin: Instant::now(),
             seed: seed.into(),
             opened: 0,
-            choice: session.choice().clone(),
+            choice: session.wanted().clone(),
             session: Some(Arc::new(session)),
             opening: None,
             current: None,
@@ -172,6 +172,7 @@ impl Speaking {
     /// Adds text to a reply; the first begins it. `false`: the voice is too far behind to take more.
     pub fn say(&mut self, reply: ReplyId, text: String) -> bool {
         if self.current(reply).is_none() {
+            self.leave_stand_in();
             self.current = Some(Current {
                 reply,
                 script: Script::default(),
@@ -193,6 +194,15 @@ impl Speaking {
         }
         self.feed();
         true
+    }
+
+    /// Takes the voice that is wanted for the next reply, if another stood in for it and it is loaded now.
+    fn leave_stand_in(&mut self) {
+        let open = self.session.as_ref();
+        let stands_in = open.is_some_and(|session| *session.choice() != self.choice);
+        if stands_in && self.opening.is_none() && self.fleet.is_resident(&self.choice.voice) {
+            self.open(Why::Wanted, Vec::new());
+        }
     }
 
     /// No more text comes for this reply.
