@@ -54,14 +54,14 @@ pub struct WorkerBench {
 }
 
 /// What the clients saw.
-#[derive(Default)]
-struct Seen {
+#[derive(Clone, Default)]
+pub(super) struct Seen {
     /// From the text to the first frame, ms.
-    first: Vec<f64>,
+    pub(super) first: Vec<f64>,
     /// Of each frame after the lead, ms.
-    jitter: Vec<f64>,
+    pub(super) jitter: Vec<f64>,
     /// By how much each frame came after it was due to be played, ms; 0 for one in time.
-    late: Vec<f64>,
+    pub(super) late: Vec<f64>,
 }
 
 impl WorkerBench {
@@ -146,9 +146,7 @@ impl WorkerBench {
         let mut all = Seen::default();
         for session in speaking {
             let seen = session.await??;
-            all.first.extend(seen.first);
-            all.jitter.extend(seen.jitter);
-            all.late.extend(seen.late);
+            all.extend(seen);
         }
         Ok(all)
     }
@@ -199,8 +197,15 @@ async fn session(
 }
 
 impl Seen {
+    /// Adds what another listener saw.
+    pub(super) fn extend(&mut self, other: Seen) {
+        self.first.extend(other.first);
+        self.jitter.extend(other.jitter);
+        self.late.extend(other.late);
+    }
+
     /// Times at which the frames of an utterance came, ms from its text.
-    fn add(&mut self, came: &[f64], lead_ms: u32) {
+    pub(super) fn add(&mut self, came: &[f64], lead_ms: u32) {
         let Some(first) = came.first() else {
             return;
         };
@@ -223,7 +228,7 @@ async fn live(client: &TtsWorkerClient<Channel>) -> anyhow::Result<LiveFigures> 
 }
 
 /// A worker in a process of its own, and its address; it ends when it is dropped.
-async fn start(voice: &str, options: &[String]) -> anyhow::Result<(Child, String)> {
+pub(super) async fn start(voice: &str, options: &[String]) -> anyhow::Result<(Child, String)> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--log", "warn", "worker", "--listen", "127.0.0.1:0"])
         .args(["--default-voice", voice])

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duologue_registry::{
-    AudioFormat, Capabilities, LiveFigures, MemoryRegistry, Registry, VoiceRecord, WorkerRecord,
+    AudioFormat, Capabilities, Hardware, LiveFigures, MemoryRegistry, Registry, VoiceRecord,
+    WorkerRecord,
 };
 use duologue_rpc::{GetCapabilitiesResponse, Model};
 use tokio::sync::Notify;
@@ -71,18 +72,14 @@ pub(super) async fn go_on(
 }
 
 fn record(name: &str, told: GetCapabilitiesResponse) -> WorkerRecord {
-    let mut languages: Vec<String> = Vec::new();
-    for language in told.models.iter().flat_map(|model| &model.languages) {
-        if !languages.contains(language) {
-            languages.push(language.clone());
-        }
-    }
     let format = told.format.map(|format| AudioFormat {
         sample_rate: format.sample_rate,
         channels: format.channels,
         frame_samples: format.frame_samples,
         encoding: format.encoding,
     });
+    let hardware = told.hardware.unwrap_or_default();
+    let live = told.live.unwrap_or_default();
     WorkerRecord {
         name: name.to_owned(),
         version: told.version,
@@ -91,16 +88,27 @@ fn record(name: &str, told: GetCapabilitiesResponse) -> WorkerRecord {
             streaming: true,
             zero_shot: told.zero_shot,
             lora: told.lora,
-            languages,
-            ..Capabilities::default()
+            cpu_ok: told.cpu_ok,
+            emotive: told.emotive,
+            languages: told.languages,
         },
         format: format.unwrap_or_default(),
+        hardware: Hardware {
+            device: hardware.device,
+            cores: hardware.cores,
+            memory_bytes: hardware.memory_bytes,
+            ..Hardware::default()
+        },
         voices: told.models.into_iter().map(voice).collect(),
         live: LiveFigures {
-            slots: told.max_sessions,
+            real_time_factor: live.real_time_factor as f32,
+            queue_depth: live.queue_depth,
+            first_audio_p50_ms: live.first_audio_p50_ms as f32,
+            first_audio_p95_ms: live.first_audio_p95_ms as f32,
             free_slots: told.free_sessions,
-            ..LiveFigures::default()
+            slots: told.max_sessions,
         },
+        draining: told.draining,
         ..WorkerRecord::default()
     }
 }
@@ -129,7 +137,7 @@ pub(super) fn model(voice: VoiceRecord) -> Model {
         speakers: voice.speakers,
         resident: voice.resident,
         is_default: voice.default,
-        sessions: 0,
         resident_bytes: voice.resident_bytes,
+        ..Model::default()
     }
 }

@@ -130,8 +130,11 @@ impl VoiceClient {
     /// [`VoiceError::UnknownVoice`] or [`VoiceError::Worker`].
     pub async fn load(&self, voice: &str) -> Result<(), VoiceError> {
         let mut client = self.client.clone();
-        let name = voice.to_owned();
-        within(OPEN_DEADLINE, client.load_model(LoadModelRequest { name })).await?;
+        let request = LoadModelRequest {
+            name: voice.to_owned(),
+            reload: false,
+        };
+        within(OPEN_DEADLINE, client.load_model(request)).await?;
         Ok(())
     }
 
