@@ -194,17 +194,21 @@ impl FleetBench {
             shares: (1..=all).map(|n| (format!("w{n}"), 0)).collect(),
             seen: BTreeMap::new(),
         };
-        let listening = sessions.iter().enumerate().map(|(number, session)| async move {
-            // Not all of them at the same moment.
-            tokio::time::sleep(Duration::from_millis(370 * number as u64 % 4_000)).await;
-            let mut seen = Seen::default();
-            for utterance in 0..self.utterances.max(1) {
-                let texts = [0, 1].map(|n| SENTENCES[(number + 2 * utterance + n) % SENTENCES.len()]);
-                let came = self.speak(session, utterance + 1, &texts).await?;
-                seen.add(&came, self.lead_ms);
-            }
-            anyhow::Ok((session.worker().to_owned(), seen))
-        });
+        let listening = sessions
+            .iter()
+            .enumerate()
+            .map(|(number, session)| async move {
+                // Not all of them at the same moment.
+                tokio::time::sleep(Duration::from_millis(370 * number as u64 % 4_000)).await;
+                let mut seen = Seen::default();
+                for utterance in 0..self.utterances.max(1) {
+                    let texts =
+                        [0, 1].map(|n| SENTENCES[(number + 2 * utterance + n) % SENTENCES.len()]);
+                    let came = self.speak(session, utterance + 1, &texts).await?;
+                    seen.add(&came, self.lead_ms);
+                }
+                anyhow::Ok((session.worker().to_owned(), seen))
+            });
         for listened in futures_util::future::join_all(listening).await {
             let (worker, seen) = listened?;
             *outcome.shares.entry(worker.clone()).or_default() += 1;

@@ -5,6 +5,7 @@
 
 mod asr;
 mod ear;
+mod fleet;
 mod network;
 mod peer;
 mod process;
@@ -48,6 +49,7 @@ enum What {
     Network(network::NetworkBench),
     Turns(turns::TurnsBench),
     Worker(worker::WorkerBench),
+    Fleet(fleet::FleetBench),
 }
 
 impl BenchCommand {
@@ -65,6 +67,7 @@ impl BenchCommand {
             What::Network(bench) => bench.run().await?,
             What::Turns(bench) => bench.run().await?,
             What::Worker(bench) => bench.run().await?,
+            What::Fleet(bench) => bench.run().await?,
         };
         report.print();
         if let Some(path) = &self.json {
