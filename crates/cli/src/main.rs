@@ -6,6 +6,7 @@ mod cpu;
 mod engines;
 mod livekit;
 mod logging;
+mod metrics;
 mod models;
 mod realtime;
 mod replay;

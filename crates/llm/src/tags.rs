@@ -199,6 +199,10 @@ fn is_call(text: &str) -> bool {
 }
 
 /// Reads a call as `{"name": .., "arguments": {..}}`; `None` if it is not that.
+#[cfg_attr(
+    not(feature = "llama"),
+    allow(dead_code, reason = "servers send calls apart")
+)]
 pub(crate) fn parse_call(body: &str, id: String) -> Option<ToolCall> {
     let value: serde_json::Value = serde_json::from_str(body.trim()).ok()?;
     let name = value.get("name")?.as_str()?.to_owned();

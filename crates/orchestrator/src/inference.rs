@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use duologue_metrics::table;
 use tokio::sync::oneshot;
 
 /// How urgent a job is; a later variant goes first.
@@ -159,6 +160,7 @@ impl InferencePool {
                 }
             }),
         });
+        table::POOL_QUEUE.set_for(shared.name, queue.jobs.len() as f64);
         drop(queue);
         shared.wake.notify_one();
         Ok(JobHandle {
@@ -214,6 +216,8 @@ fn work(shared: &Shared) {
                 if let Some(job) = queue.jobs.pop() {
                     queue.running += 1;
                     queue.last_wait = job.queued_at.elapsed();
+                    table::POOL_WAIT.record_for(shared.name, queue.last_wait);
+                    table::POOL_QUEUE.set_for(shared.name, queue.jobs.len() as f64);
                     break job;
                 }
                 queue = shared

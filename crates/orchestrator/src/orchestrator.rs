@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use duologue_asr::Recognizer;
 use duologue_llm::{ChatModel, DEFAULT_INSTRUCTIONS};
+use duologue_metrics::table;
 use duologue_session::{Beginning, InterruptionConfig, Limits, Speculation, Timing};
 use duologue_vad::EndOfTurn;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Detector, HearingConfig};
@@ -19,6 +21,9 @@ use crate::realtime::{HEARING_RATE, SessionSettings, VoiceNames};
 use crate::recording::{RecordingConfig, SessionFile};
 use crate::voice::{Purpose, VoiceChoice, VoiceError, VoiceSession};
 use crate::webrtc::WebRtc;
+
+/// How often [`Orchestrator::measure`] looks.
+const MEASURED_EVERY: Duration = Duration::from_millis(100);
 
 /// The models that sessions share.
 pub struct Engines {
@@ -185,6 +190,21 @@ impl Orchestrator {
         self.slots.available_permits()
     }
 
+    /// Measures what belongs to no session: free slots, and how late the runtime's timers fire. Ends with the server.
+    pub async fn measure(&self) {
+        let mut due = Instant::now();
+        loop {
+            due += MEASURED_EVERY;
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {}
+                () = self.shutdown.cancelled() => return,
+            }
+            table::REACTOR_LAG.record(due.elapsed());
+            table::SLOTS_FREE.set(self.free_slots() as f64);
+            due = due.max(Instant::now() - MEASURED_EVERY);
+        }
+    }
+
     /// Set when the server is to stop; sessions then end.
     #[must_use]
     pub fn shutdown(&self) -> &CancellationToken {
@@ -272,9 +292,11 @@ impl Orchestrator {
     /// Takes a slot and opens the voice.
     pub(crate) async fn admit(&self, model: Option<&str>) -> Result<Admission, ApiError> {
         if self.shutdown.is_cancelled() {
+            table::SESSIONS_REFUSED.count_for("stopping");
             return Err(shutting_down());
         }
         let slot = self.reserve().ok_or_else(|| {
+            table::SESSIONS_REFUSED.count_for("full");
             let limit = self.config.max_sessions;
             ApiError::full(
                 format!("all {limit} sessions are taken; try again in a moment"),
@@ -306,7 +328,8 @@ impl Orchestrator {
             .engines
             .fleet
             .open(wanted, seed.clone(), Purpose::LISTENER.lead)
-            .await?;
+            .await
+            .inspect_err(|_| table::SESSIONS_REFUSED.count_for("voice"))?;
         Ok(Admission {
             slot,
             seed,

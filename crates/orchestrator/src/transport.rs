@@ -29,6 +29,9 @@ pub enum Inbound {
 
 /// Where a session's events and sound go. No call waits.
 pub trait Outbound: Send {
+    /// Its name, for metrics: `websocket`, `webrtc` or `livekit`.
+    fn transport(&self) -> &'static str;
+
     /// Sends an event.
     ///
     /// # Errors

@@ -134,6 +134,10 @@ struct SocketOutbound {
 }
 
 impl Outbound for SocketOutbound {
+    fn transport(&self) -> &'static str {
+        "websocket"
+    }
+
     fn event(&mut self, event: &Value) -> Result<(), Backlog> {
         match self
             .to_client

@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use duologue_metrics::{Held, table};
 use duologue_tts::Settings;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -21,7 +22,8 @@ use crate::refusal::Refusal;
 const REMEMBERED: usize = 1_024;
 
 /// The right to one session; dropping it gives it back.
-pub(crate) struct Slot(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+#[expect(dead_code, reason = "held for its drop")]
+pub(crate) struct Slot(OwnedSemaphorePermit, Held);
 
 /// What a session says.
 #[derive(Default)]
@@ -164,7 +166,9 @@ impl Sessions {
     /// A free slot.
     pub(crate) fn slot(&self) -> Result<Slot, Refusal> {
         let permit = Arc::clone(&self.slots).try_acquire_owned();
-        permit.map(Slot).map_err(|_| Refusal::Full(self.max))
+        permit
+            .map(|permit| Slot(permit, table::WORKER_SESSIONS.hold()))
+            .map_err(|_| Refusal::Full(self.max))
     }
 
     /// Refuses an id that a live session has.

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use duologue_metrics::table;
 use duologue_rpc::TextChunk;
 use duologue_tts::{FrameStream, Settings, Synthesizer, TtsError};
 use futures_util::future::OptionFuture;
@@ -43,6 +44,7 @@ pub(crate) async fn run(worker: Arc<Inner>, input: Streaming<TextChunk>, outbox:
         spoken = speak(&worker, input, &outbox) => spoken,
     };
     if let Err(status) = spoken {
+        table::WORKER_FAILURES.count();
         outbox.end(Some(status));
     }
 }
@@ -393,10 +395,14 @@ impl Drop for Effort {
     fn drop(&mut self) {
         // Where there was no text there is but a frame of silence.
         if let Some(first_audio) = self.first_audio {
+            let sound = FRAME * self.frames;
+            table::WORKER_UTTERANCES.count();
+            table::WORKER_FIRST_AUDIO.record(first_audio);
+            table::WORKER_FACTOR.record_value(self.computing.div_duration_f64(sound));
             self.gauge.add(Spoken {
                 first_audio,
                 computing: self.computing,
-                sound: FRAME * self.frames,
+                sound,
             });
         }
     }

@@ -27,7 +27,7 @@ use tonic::transport::Endpoint;
 
 use crate::engines::{self, DetectorChoice, SILERO, SMART_TURN};
 use crate::livekit::LiveKit;
-use crate::models;
+use crate::{metrics, models};
 
 pub use options::{ServeCommand, Switch};
 
@@ -52,7 +52,12 @@ impl ServeCommand {
             )
         })?;
         let address = listener.local_addr()?;
+<<<<<<< HEAD
         let tls = self.tls.open(address.ip(), &self.public_address)?;
+=======
+        // From the start, so that the loads of models are in it.
+        let metrics = metrics::start()?;
+>>>>>>> d1117b0 (metrics: what Prometheus reads of server and worker, from one table that the documentation is printed from)
         let webrtc = self.webrtc(address).await?;
         let livekit = self.livekit.config()?;
         let store = VoicepackStore::open_default()?;
@@ -86,6 +91,7 @@ impl ServeCommand {
                 .unwrap_or_default()
         );
         tokio::spawn(stop_on_signal(shutdown.clone(), livekit));
+<<<<<<< HEAD
         let router = duologue_orchestrator::router(orchestrator);
         let stop = shutdown.clone();
         let serving = async {
@@ -103,6 +109,15 @@ impl ServeCommand {
                 }
             }
         };
+=======
+        tokio::spawn({
+            let orchestrator = Arc::clone(&orchestrator);
+            async move { orchestrator.measure().await }
+        });
+        let router = duologue_orchestrator::router(orchestrator).merge(metrics);
+        let serving = axum::serve(listener, router)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+>>>>>>> d1117b0 (metrics: what Prometheus reads of server and worker, from one table that the documentation is printed from)
         let deadline = async {
             shutdown.cancelled().await;
             tokio::time::sleep(Duration::from_secs(15)).await;

@@ -16,6 +16,8 @@ use duologue_worker::{Place, Worker};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics;
+
 pub use options::WorkerCommand;
 
 impl WorkerCommand {
@@ -55,6 +57,11 @@ impl WorkerCommand {
             format!("cannot listen on {listen}: is the address this machine's and the port free?")
         })?;
         let address = listener.local_addr()?;
+        if let Some(listen) = &self.metrics_listen {
+            let listen = with_port(listen, number)
+                .with_context(|| format!("--metrics-listen {listen:?}"))?;
+            metrics::serve(&listen).await?;
+        }
         let registry = match &self.fleet.registry {
             Some(url) => Some((RedisRegistry::open(url)?, self.place(address, number)?)),
             None => None,

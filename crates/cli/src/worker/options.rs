@@ -36,6 +36,10 @@ pub struct WorkerCommand {
     #[arg(long, env = "DUOLOGUE_WORKER_NAME", value_name = "NAME")]
     pub(super) name: Option<String>,
 
+    /// Address at which Prometheus finds `/metrics`; left out, nothing is measured
+    #[arg(long, env = "DUOLOGUE_WORKER_METRICS_LISTEN", value_name = "ADDR")]
+    pub(super) metrics_listen: Option<String>,
+
     /// Sessions at once; one more is refused
     #[arg(long, env = "DUOLOGUE_WORKER_MAX_SESSIONS", default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_sessions: u32,

@@ -124,6 +124,7 @@ impl<O: Outbound> Driver<O> {
 
     pub(super) fn emit(&mut self, notice: Notice) -> Result<(), Backlog> {
         let at = self.now();
+        self.measuring.notice(&notice, at);
         match &notice {
             Notice::StateChanged { to, .. } => {
                 let heard = matches!(to, State::Speaking | State::BargedIn);

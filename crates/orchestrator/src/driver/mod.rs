@@ -10,6 +10,7 @@ mod core;
 mod hearing;
 mod inbound;
 mod loudspeaker;
+mod measuring;
 mod models;
 mod outbound;
 mod speculating;
@@ -47,6 +48,7 @@ use self::core::Core;
 use hearing::Hearing;
 pub use hearing::{Detector, HearingConfig};
 use inbound::STALL;
+use measuring::Measuring;
 use outbound::Moved;
 use speculating::Speculating;
 
@@ -93,6 +95,7 @@ pub(crate) struct Driver<O> {
     /// The client has told how late its sound is heard.
     delay_told: bool,
     timer: TurnTimer,
+    measuring: Measuring,
     timed_reply: Option<ReplyId>,
     feedback: mpsc::Sender<Event>,
     reports: mpsc::Receiver<Event>,
@@ -140,6 +143,7 @@ impl<O: Outbound> Driver<O> {
         });
         let (feedback, reports) = mpsc::channel(FEEDBACK);
         let lead = outbound.lead();
+        let measuring = Measuring::begin(outbound.transport());
         Self {
             orchestrator: Arc::clone(orchestrator),
             _slot: slot,
@@ -171,6 +175,7 @@ impl<O: Outbound> Driver<O> {
             preparing: CancellationToken::new(),
             delay_told: false,
             timer: TurnTimer::default(),
+            measuring,
             timed_reply: None,
             feedback,
             reports,
@@ -221,6 +226,7 @@ impl<O: Outbound> Driver<O> {
                 recorder.finish().await;
             }
             let counters = self.core.counters();
+            self.measuring.end(reason, counters, self.mouth.underruns());
             let hearing = self.hearing.statistics();
             if let Some(gate) = hearing.gate {
                 tracing::info!(

@@ -1,9 +1,10 @@
 //! Asks the models, and brings their answers back as events.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use duologue_asr::Cancel;
+use duologue_metrics::table;
 use duologue_session::{
     Event, Item, Modality, ReplyId, ReplyOptions, Role, Speculation, State, TranscribeKind, TurnId,
 };
@@ -57,11 +58,17 @@ impl<O: Outbound> Driver<O> {
         let job = engines.mind.submit(priority, move || {
             recognizer.transcribe(&sound, &options, &flag)
         });
+        let asked = Instant::now();
         self.report(async move {
             let message = match job {
                 Ok(job) => match job.await {
                     Ok(Ok(transcript)) => {
                         let text = transcript.text;
+                        let kind = if partial { "partial" } else { "final" };
+                        table::TRANSCRIPTION.record_for(kind, asked.elapsed());
+                        if text.is_empty() && !partial {
+                            table::TRANSCRIPTS_WITHOUT_WORDS.count_for("empty");
+                        }
                         return Some(if partial {
                             Event::Partial {
                                 turn,
@@ -82,6 +89,9 @@ impl<O: Outbound> Driver<O> {
                 Err(error) => error.to_string(),
             };
             let wanted = !cancel.is_cancelled();
+            if wanted {
+                table::TRANSCRIPTS_WITHOUT_WORDS.count_for("failed");
+            }
             wanted.then_some(Event::TranscriptFailed {
                 turn,
                 revision,

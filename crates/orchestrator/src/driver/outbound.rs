@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use duologue_audio::Frame;
+use duologue_metrics::table;
 use duologue_rpc::AudioFrame;
 use duologue_session::{Event, ReplyId, WordMark};
 use serde_json::json;
@@ -118,6 +119,8 @@ impl<O: Outbound> Driver<O> {
     fn tell_of_move(&mut self, moved: &Moved, gap: Duration) -> Result<(), Backlog> {
         let gap_ms = gap.as_millis() as u64;
         self.failovers += 1;
+        table::VOICE_FAILOVERS.count();
+        table::VOICE_GAP.record(gap);
         tracing::info!(why = moved.why, gap_ms, "another voice worker speaks");
         let body = json!({
             "response_id": self.scribe.response_id(moved.reply),
@@ -152,7 +155,12 @@ impl<O: Outbound> Driver<O> {
         self.core.handle(self.now(), Event::Sent { reply, samples });
         if self.timed_reply == Some(reply) {
             self.timer.reach(Step::Sent, self.now());
-            if let Some(mut figures) = self.timer.finish() {
+            if let Some(figures) = self.timer.finish() {
+                table::VOICE_TO_VOICE.record(figures.voice_to_voice);
+                for (step, after) in &figures.steps {
+                    table::TURN_STEP.record_for(step.name(), *after);
+                }
+                let mut figures = figures.to_json();
                 figures["response_id"] = json!(self.scribe.response_id(reply));
                 tracing::info!(voice_to_voice_ms = %figures["voice_to_voice_ms"], steps = %figures["steps"], "first sound of a reply");
                 self.own("duologue.turn.metrics", figures)?;

@@ -1,12 +1,14 @@
 //! A reply on its way from the model to the session: text in pieces, made speakable, clause by clause.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use duologue_llm::speakable::{Clause as Spoken, ClauseRules, Speakable};
 use duologue_llm::{
     ChatModel, ChatRequest, Delta, FinishReason, LlmError, Message, Role as ChatRole, Tool,
     ToolCall, ToolChoice,
 };
+use duologue_metrics::table;
 use duologue_session::{
     Clause, Event, Finish, Item, ItemKind, Modality, ReplyId, ReplyOptions, Role, Usage,
 };
@@ -129,6 +131,8 @@ async fn stream(
     cancel: &CancellationToken,
     events: &mpsc::Sender<Event>,
 ) -> Result<Option<(Finish, Usage)>, LlmError> {
+    let asked = Instant::now();
+    let mut answered = false;
     let mut deltas = chat.reply(request, cancel.clone()).await?;
     let send = async |clause: Clause| {
         events
@@ -141,6 +145,9 @@ async fn stream(
             delta = deltas.next() => delta,
             () = cancel.cancelled() => return Ok(None),
         };
+        if matches!(delta, Some(Ok(_))) && !std::mem::replace(&mut answered, true) {
+            table::FIRST_TOKEN.record(asked.elapsed());
+        }
         match delta {
             Some(Ok(Delta::Text(text))) => {
                 let ready = match clauses {

@@ -20,7 +20,8 @@ pub enum Step {
 }
 
 impl Step {
-    fn name(self) -> &'static str {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
         match self {
             Self::EndOfTurn => "end_of_turn",
             Self::Transcript => "transcript",
@@ -28,6 +29,29 @@ impl Step {
             Self::FirstAudio => "first_audio",
             Self::Sent => "sent",
         }
+    }
+}
+
+/// One turn's figures, from the user's last sample on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figures {
+    turn: u64,
+    /// When steps were reached, in that order.
+    pub steps: Vec<(Step, Duration)>,
+    /// When the first sound was sent.
+    pub voice_to_voice: Duration,
+}
+
+impl Figures {
+    /// As clients are told.
+    pub fn to_json(&self) -> Value {
+        let ms = |after: &Duration| (after.as_micros() as f64 / 100.0).round() / 10.0;
+        let steps: Vec<Value> = self
+            .steps
+            .iter()
+            .map(|(step, after)| json!({"name": step.name(), "ms": ms(after)}))
+            .collect();
+        json!({"turn": self.turn, "steps": steps, "voice_to_voice_ms": ms(&self.voice_to_voice)})
     }
 }
 
@@ -57,7 +81,7 @@ impl TurnTimer {
     }
 
     /// The turn's figures, once, when its first sound has been sent.
-    pub fn finish(&mut self) -> Option<Value> {
+    pub fn finish(&mut self) -> Option<Figures> {
         let since = self.since?;
         let &(_, sent) = self.reached.iter().find(|(step, _)| *step == Step::Sent)?;
         if std::mem::replace(&mut self.told, true) {
@@ -65,14 +89,16 @@ impl TurnTimer {
         }
         self.turn += 1;
         self.reached.sort_by_key(|(_, at)| *at);
-        let ms =
-            |at: Duration| (at.saturating_sub(since).as_micros() as f64 / 100.0).round() / 10.0;
-        let steps: Vec<Value> = self
-            .reached
-            .iter()
-            .map(|(step, at)| json!({"name": step.name(), "ms": ms(*at)}))
-            .collect();
-        Some(json!({"turn": self.turn, "steps": steps, "voice_to_voice_ms": ms(sent)}))
+        let after = |at: Duration| at.saturating_sub(since);
+        Some(Figures {
+            turn: self.turn,
+            steps: self
+                .reached
+                .iter()
+                .map(|(step, at)| (*step, after(*at)))
+                .collect(),
+            voice_to_voice: after(sent),
+        })
     }
 }
 
@@ -95,7 +121,7 @@ mod tests {
         timer.reach(Step::FirstClause, ms(1_900));
         assert_eq!(timer.finish(), None);
         timer.reach(Step::Sent, ms(1_600));
-        let told = timer.finish().unwrap();
+        let told = timer.finish().unwrap().to_json();
         assert_eq!(told["voice_to_voice_ms"], 600.0);
         let names: Vec<_> = told["steps"]
             .as_array()
@@ -114,9 +140,6 @@ mod tests {
         timer.reach(Step::Transcript, ms(1_200));
         timer.start(ms(3_000));
         timer.reach(Step::Sent, ms(3_500));
-        assert_eq!(
-            timer.finish().unwrap()["steps"].as_array().unwrap().len(),
-            1
-        );
+        assert_eq!(timer.finish().unwrap().steps, [(Step::Sent, ms(500))]);
     }
 }

@@ -32,6 +32,10 @@ impl RoomOutbound {
 }
 
 impl Outbound for RoomOutbound {
+    fn transport(&self) -> &'static str {
+        "livekit"
+    }
+
     fn event(&mut self, event: &Value) -> Result<(), Backlog> {
         for command in self.conventions.tell(event) {
             self.send(command)?;

@@ -8,7 +8,7 @@ mod client_event;
 mod encoding;
 mod error;
 mod json;
-mod names;
+pub(crate) mod names;
 mod scribe;
 mod settings;
 mod sound;

@@ -13,7 +13,7 @@ pub(super) fn state(state: State) -> &'static str {
     }
 }
 
-pub(super) fn evidence(evidence: Evidence) -> &'static str {
+pub(crate) fn evidence(evidence: Evidence) -> &'static str {
     match evidence {
         Evidence::Duration => "duration",
         Evidence::TooShort => "too_short",
@@ -28,7 +28,7 @@ pub(super) fn evidence(evidence: Evidence) -> &'static str {
     }
 }
 
-pub(super) fn end_reason(reason: EndReason) -> &'static str {
+pub(crate) fn end_reason(reason: EndReason) -> &'static str {
     match reason {
         EndReason::ClientClosed => "client_closed",
         EndReason::TransportLost => "transport_lost",

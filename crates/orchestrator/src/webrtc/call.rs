@@ -133,6 +133,10 @@ impl PeerOutbound {
 }
 
 impl Outbound for PeerOutbound {
+    fn transport(&self) -> &'static str {
+        "webrtc"
+    }
+
     fn event(&mut self, event: &Value) -> Result<(), Backlog> {
         self.send(PeerCommand::Message(event.to_string()))
     }

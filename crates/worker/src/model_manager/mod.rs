@@ -16,6 +16,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use duologue_metrics::table;
 use duologue_tts::{FrameStream, Settings, StopFlag, Synthesizer, TtsError};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -111,7 +112,9 @@ impl ModelManager {
                 return;
             };
             let gone = manager.lock().residency.expire(manager.now());
+            evicted(&gone);
             free(gone, "unloaded: nobody used it").await;
+            manager.measure();
         }
     }
 
@@ -144,6 +147,7 @@ impl ModelManager {
         match removed {
             Ok(Some(voice)) => {
                 free(vec![(name, voice)], "unloaded").await;
+                self.measure();
                 Ok(())
             }
             Ok(None) => self.known(&name).await.map(drop),
@@ -236,6 +240,7 @@ impl ModelManager {
     }
 
     async fn run_load(self: Arc<Self>, name: String, tell: watch::Sender<Outcome>) {
+        let begun = Instant::now();
         let loaded = self.load_and_warm_up(&name).await;
         let (result, gone) = {
             let (mut table, now) = (self.lock(), self.now());
@@ -256,18 +261,29 @@ impl ModelManager {
         };
         match &result {
             Ok(bytes) => {
+                table::MODEL_LOADS.count_for("loaded");
+                table::MODEL_LOAD.record(begun.elapsed());
                 tracing::info!(
                     voice = name,
                     megabytes = bytes / 1_000_000,
                     "loaded and warmed up"
                 );
             }
-            Err(error) => tracing::warn!(voice = name, %error, "not loaded"),
+            Err(error) => {
+                table::MODEL_LOADS.count_for("failed");
+                tracing::warn!(voice = name, %error, "not loaded");
+            }
         }
         tell.send_replace(Some(result.map(drop)));
         let (old, others) = gone.into_iter().partition(|(gone, _)| *gone == name);
         free(old, "its place was taken by a newer one").await;
+        evicted(&others);
         free(others, "unloaded to make room").await;
+        self.measure();
+    }
+
+    fn measure(&self) {
+        table::MODELS_RESIDENT.set(self.lock().residency.residents() as f64);
     }
 
     /// The voice, and what memory it takes.
@@ -281,6 +297,7 @@ impl ModelManager {
             (admitted, table.residency.is_alone(name))
         };
         let gone = admitted.map_err(|no_room| ModelError::no_room(name, &no_room))?;
+        evicted(&gone);
         free(gone, "unloaded to make room").await;
         let before = memory::resident();
         let source = Arc::clone(&self.source);
@@ -317,6 +334,10 @@ impl ModelManager {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn evicted(gone: &Gone<Voice>) {
+    table::MODEL_EVICTIONS.add(gone.len() as u64);
 }
 
 /// Drops voices. Freeing hundreds of megabytes is no work for the reactor.

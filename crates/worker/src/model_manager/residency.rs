@@ -278,6 +278,14 @@ impl<V: Clone> Residency<V> {
         residents.map(|resident| resident.bytes).sum()
     }
 
+    /// How many are resident.
+    pub(crate) fn residents(&self) -> usize {
+        self.voices
+            .values()
+            .filter(|entry| entry.resident.is_some())
+            .count()
+    }
+
     pub(crate) fn pins(&self, name: &str) -> usize {
         self.voices.get(name).map_or(0, |entry| entry.pins)
     }
