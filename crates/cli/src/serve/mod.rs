@@ -52,12 +52,9 @@ impl ServeCommand {
             )
         })?;
         let address = listener.local_addr()?;
-<<<<<<< HEAD
         let tls = self.tls.open(address.ip(), &self.public_address)?;
-=======
         // From the start, so that the loads of models are in it.
         let metrics = metrics::start()?;
->>>>>>> d1117b0 (metrics: what Prometheus reads of server and worker, from one table that the documentation is printed from)
         let webrtc = self.webrtc(address).await?;
         let livekit = self.livekit.config()?;
         let store = VoicepackStore::open_default()?;
@@ -91,8 +88,11 @@ impl ServeCommand {
                 .unwrap_or_default()
         );
         tokio::spawn(stop_on_signal(shutdown.clone(), livekit));
-<<<<<<< HEAD
-        let router = duologue_orchestrator::router(orchestrator);
+        tokio::spawn({
+            let orchestrator = Arc::clone(&orchestrator);
+            async move { orchestrator.measure().await }
+        });
+        let router = duologue_orchestrator::router(orchestrator).merge(metrics);
         let stop = shutdown.clone();
         let serving = async {
             match tls {
@@ -109,15 +109,6 @@ impl ServeCommand {
                 }
             }
         };
-=======
-        tokio::spawn({
-            let orchestrator = Arc::clone(&orchestrator);
-            async move { orchestrator.measure().await }
-        });
-        let router = duologue_orchestrator::router(orchestrator).merge(metrics);
-        let serving = axum::serve(listener, router)
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
->>>>>>> d1117b0 (metrics: what Prometheus reads of server and worker, from one table that the documentation is printed from)
         let deadline = async {
             shutdown.cancelled().await;
             tokio::time::sleep(Duration::from_secs(15)).await;
