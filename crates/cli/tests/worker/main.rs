@@ -3,6 +3,7 @@
 
 mod devices;
 mod drain;
+mod hosts;
 mod models;
 #[path = "../../../registry/tests/support/mod.rs"]
 mod redis;
