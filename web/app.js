@@ -6,13 +6,15 @@ import { Connection } from "./connection.js";
 import { canStop, history, initial, phase, reduce } from "./conversation.js";
 import { Levels } from "./levels.js";
 import { encode, loudness } from "./pcm.js";
-import { MICROPHONE_LOST, connectionProblem, fellBack, microphoneObstacle, microphoneRefused, wayRefused } from "./problems.js";
+import { GOES_ON, MICROPHONE_LOST, connectionProblem, fellBack, microphoneObstacle, microphoneRefused, wayRefused } from "./problems.js";
+import { conversationOf } from "./resume.js";
 import { RoomCall } from "./room.js";
 import { DEFAULTS, addressOf, appliesAtOnce, choices, sessionUpdate, settle, voicesFor, waysOf } from "./settings.js";
 import { View } from "./view.js";
 
 const STORED = "duologue.settings";
 const REPORT_MS = 100;
+const CREATED_MS = 1000;
 
 const byId = (id) => document.getElementById(id);
 const view = new View();
@@ -119,20 +121,50 @@ let offeredWays = null; // as the server has them
 let way = null;
 let toldWay = 0;
 
+// A conversation is begun when the way is open and the server has said whether it knows it already.
+let begun = { open: false, session: null, timer: null };
+
+function notBegun() {
+  clearTimeout(begun.timer);
+  begun = { open: false, session: null, timer: null };
+}
+
+function begin() {
+  if (!begun.open || begun.timer === null) return;
+  const { resumed } = conversationOf(begun.session);
+  notBegun();
+  if (resumed) dispatch({ type: "local.notice", level: "info", text: GOES_ON });
+  else for (const item of history(state)) connection.send({ type: "conversation.item.create", item });
+  if (waitingText !== null) type(waitingText);
+}
+
+function useToken(token) {
+  for (const each of [socket, call]) each.token = token;
+}
+
 const handlers = {
-  connecting: () => dispatch({ type: "local.connecting" }),
+  connecting() {
+    notBegun();
+    dispatch({ type: "local.connecting" });
+  },
   open() {
     dispatch({ type: "local.open" });
     connection.send(sessionUpdate(settings, { sound: soundPossible() }));
     if (failed.size > 0) dispatch({ type: "local.notice", level: "info", text: fellBack(way, failed), keep: true });
-    for (const item of history(state)) connection.send({ type: "conversation.item.create", item });
-    if (waitingText !== null) type(waitingText);
+    begun.open = true;
+    // In a room the agent may have said it before anybody listened.
+    begun.timer = setTimeout(begin, begun.session === null ? CREATED_MS : 0);
     if (offered.voice.length === 0) loadChoices();
   },
   event(event) {
     const sent = event.type === "response.output_audio_transcript.delta" ? (audio.remote?.sent() ?? null) : null;
     if (sent !== null) dispatch({ type: "local.sent", ...sent });
     dispatch(event);
+    if (event.type === "session.created") {
+      useToken(conversationOf(event.session).token);
+      begun.session = event.session;
+      begin();
+    }
   },
   sound: (stream) => audio.attach(stream),
   way(ms) {
@@ -227,6 +259,7 @@ async function talk() {
 }
 
 function hangUp() {
+  useToken(null);
   connection.close();
   audio.detach();
   quiet();
@@ -394,6 +427,7 @@ byId("settings").addEventListener("change", ({ target }) => {
     connection.send(sessionUpdate(settings, { sound: soundPossible() }));
     hint.textContent = "Used from the next reply on.";
   } else {
+    useToken(null);
     dispatch({ type: "local.closed" });
     connect();
     hint.textContent = "A new session was begun for this; the conversation is carried over.";

@@ -5,6 +5,7 @@
 // WebSocket; a call that was there and is lost is mended by an ICE restart, or begun anew.
 
 import { retryDelay } from "./connection.js";
+import { resuming } from "./resume.js";
 
 const CONNECT_MS = 5000;
 const MEND_MS = 3000; // an interruption that is shorter mends itself
@@ -35,6 +36,7 @@ export class Call {
     this.attempt = 0;
     this.tries = 0;
     this.ended = null; // why the server ended it
+    this.token = null; // of the conversation to go on with
     this.timers = new Set();
   }
 
@@ -103,7 +105,8 @@ export class Call {
         console.warn("A message of the server was not JSON and was left out.");
         return;
       }
-      if (event.type === "duologue.ended") this.ended = event.reason;
+      // Another server may go on with it.
+      if (event.type === "duologue.ended" && event.reason !== "shutdown") this.ended = event.reason;
       this.on.event(event);
     };
     channel.onclose = () => {
@@ -122,7 +125,7 @@ export class Call {
     });
     try {
       await peer.setLocalDescription();
-      const answer = await fetch(this.address, {
+      const answer = await fetch(resuming(this.address, this.token), {
         method: "POST",
         headers: { "Content-Type": "application/sdp" },
         body: peer.localDescription.sdp,

@@ -3,6 +3,8 @@
 // `retryDelay` and `failureOf` decide; the class only carries out. It reports what happens
 // through the callbacks it was given and never touches the conversation itself.
 
+import { resuming } from "./resume.js";
+
 // Beyond this much unsent audio (about 8 s) the network is not keeping up: newer audio is
 // dropped rather than arriving long after it was said.
 const MOST_UNSENT_BYTES = 512 * 1024;
@@ -46,6 +48,7 @@ export class Connection {
     this.attempt = 0;
     this.timer = null;
     this.address = null;
+    this.token = null; // of the conversation to go on with
     this.dropped = 0; // pieces of audio not sent
     addEventListener("online", () => {
       if (this.timer !== null) this.#try();
@@ -85,7 +88,7 @@ export class Connection {
     clearTimeout(this.timer);
     this.timer = null;
     this.on.connecting();
-    const socket = new WebSocket(this.address);
+    const socket = new WebSocket(resuming(this.address, this.token));
     let opened = false;
     this.socket = socket;
     socket.onopen = () => {
@@ -126,7 +129,7 @@ export class Connection {
 
   // A page is not told why its WebSocket was refused; a plain request to the same address is.
   async #probe() {
-    const url = new URL(this.address);
+    const url = new URL(resuming(this.address, this.token));
     url.protocol = url.protocol === "wss:" ? "https:" : "http:";
     try {
       const answer = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(4000) });

@@ -49,6 +49,9 @@ export function wayRefused(way, why) {
   return `${could[0].toUpperCase()}${could.slice(1)} (${why}). Press Talk to try again, or open the page without ?transport=${way}.`;
 }
 
+/** The connection is back, and the server knows what was said. */
+export const GOES_ON = "The connection is back, and the conversation goes on.";
+
 /** The microphone went away during a conversation. */
 export const MICROPHONE_LOST =
   "The microphone was unplugged or taken away. Connect it and press Talk again; typing still works.";

@@ -206,7 +206,8 @@ export class RoomCall {
     }
     if (event.type === "session.created") this.#open(room, identity);
     if (identity !== this.agent || isTranscribed(event)) return;
-    if (event.type === "duologue.ended") this.ended = event.reason;
+    // Another agent may go on with it.
+    if (event.type === "duologue.ended" && event.reason !== "shutdown") this.ended = event.reason;
     this.on.event(event);
   }
 

@@ -1,0 +1,91 @@
+// The page in a real Chromium when its connection breaks: the server knows the conversation, and it goes on.
+
+import assert from "node:assert/strict";
+import http from "node:http";
+import net from "node:net";
+import { after, before, test } from "node:test";
+import { launch, withPage } from "./browser.mjs";
+import { duologue, programs } from "./servers.mjs";
+
+const SLOW = { timeout: 120_000, skip: !programs.duologue && "DUOLOGUE_BIN names the program (`cargo xtask test` sets it)" };
+
+let browser;
+
+before(async () => {
+  browser = await launch();
+});
+after(() => browser?.close());
+
+const listen = (server) => new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(server.address().port)));
+
+/** A language model that says how much it was told. */
+async function countingModel() {
+  const asked = [];
+  const server = http.createServer(async (request, response) => {
+    let body = "";
+    for await (const part of request) body += part;
+    const messages = JSON.parse(body || "{}").messages ?? [];
+    asked.push(messages);
+    const text = `User ${messages.filter(({ role }) => role === "user").length}.`;
+    response.writeHead(200, { "Content-Type": "text/event-stream" });
+    response.write(`data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: text } }] })}\n\n`);
+    response.write(`data: ${JSON.stringify({ choices: [{ index: 0, delta: {}, finish_reason: "stop" }] })}\n\n`);
+    response.end("data: [DONE]\n\n");
+  });
+  const port = await listen(server);
+  return { url: `http://127.0.0.1:${port}/v1`, asked, stop: () => server.close() };
+}
+
+/** A way to a server that can be cut. */
+async function cuttable(port) {
+  const sockets = new Set();
+  const server = net.createServer((near) => {
+    const far = net.connect(port, "127.0.0.1");
+    for (const [one, other] of [[near, far], [far, near]]) {
+      sockets.add(one);
+      one.pipe(other);
+      one.on("error", () => {});
+      one.on("close", () => {
+        sockets.delete(one);
+        other.destroy();
+      });
+    }
+  });
+  const own = await listen(server);
+  const cut = () => sockets.forEach((socket) => socket.destroy());
+  return { url: `http://127.0.0.1:${own}/?transport=websocket`, cut, stop: () => (server.close(), cut()) };
+}
+
+test("a page whose connection breaks goes on with its conversation, which the server knows", SLOW, async () => {
+  const model = await countingModel();
+  const server = await duologue([
+    ...["--voice", "tone", "--asr", "whisper-tiny.en", "--vad", "light:2", "--no-end-of-turn", "--no-webrtc"],
+    ...["--journal", "memory", "--llm-url", model.url, "--llm-model", "counts"],
+  ]);
+  const way = await cuttable(server.port);
+  try {
+    await withPage(browser, { url: way.url }, async ({ page }) => {
+      const sent = [];
+      page.on("websocket", (socket) => socket.on("framesent", ({ payload }) => sent.push(JSON.parse(payload).type)));
+      const said = (role, text) =>
+        page.waitForFunction(([role, text]) => [...document.querySelectorAll(`.item.${role} .said`)].some((each) => each.innerText.includes(text)), [role, text]);
+      await page.fill("#text", "One.");
+      await page.press("#text", "Enter");
+      await said("assistant", "User 1.");
+      await page.waitForTimeout(1_000); // the reply's last words are written down
+      way.cut();
+      await page.waitForFunction(() => /goes on/.test(document.querySelector("#notice").innerText), null, { timeout: 10_000 });
+      const before = sent.filter((type) => type === "conversation.item.create").length;
+      assert.equal(before, 1, "the page told the server what the server knows");
+      await page.fill("#text", "Two.");
+      await page.press("#text", "Enter");
+      await said("assistant", "User 2.");
+      assert.equal((await page.$$(".item.user")).length, 2);
+      assert.equal((await page.$$(".item.assistant")).length, 2);
+    });
+  } finally {
+    way.stop();
+    await server.stop();
+    model.stop();
+  }
+});
