@@ -274,7 +274,7 @@ def test_a_room_is_joined_by_name_and_on_sigterm_left_after_the_conversation(lon
         async with guest(livekit.url, place) as one:
             position, _ = await one.until("session.created", timeout=30)
             server.process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(server.wait_until_told, "no more LiveKit rooms are taken", 10)
+            await asyncio.to_thread(server.wait_until_told, "no more sessions are taken", 10)
             await asyncio.sleep(2)
             await one.send({"type": "session.update", "session": {"type": "realtime"}})
             await one.until("session.updated", after=position, timeout=10)

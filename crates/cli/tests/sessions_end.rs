@@ -1,61 +1,22 @@
 //! The program itself, over a real WebSocket: a session that ends by itself says goodbye first.
-//!
-//! The voice is the test tone and the model a few lines that answer as an OpenAI-compatible server does, so that
-//! only a small recognizer has to be loaded.
 #![allow(clippy::unwrap_used)]
 
-use std::process::Stdio;
+mod support;
+
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::http::header;
-use axum::routing::post;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use support::Server;
 use tokio_tungstenite::tungstenite::Message;
 
 const ANSWER: &str = "That is so.";
 
 /// A server of the program with these options, and its WebSocket address.
-async fn server(options: &[&str]) -> (Child, String) {
-    let model = Router::new().route(
-        "/v1/chat/completions",
-        post(|| async {
-            let delta = json!({"choices": [{"index": 0, "delta": {"content": ANSWER}}]});
-            let end = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});
-            (
-                [(header::CONTENT_TYPE, "text/event-stream")],
-                format!("data: {delta}\n\ndata: {end}\n\ndata: [DONE]\n\n"),
-            )
-        }),
-    );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let llm = format!("http://{}/v1", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, model).await });
-    let mut child = Command::new(env!("CARGO_BIN_EXE_duologue"))
-        .args(["--log", "warn", "serve", "--listen", "127.0.0.1:0"])
-        .args(["--voice", "tone", "--vad", "light:2", "--no-end-of-turn"])
-        .args(["--asr", "whisper-tiny.en", "--llm-model", "answers"])
-        .args(["--llm-url", &llm])
-        .args(options)
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let address = loop {
-        let line = lines.next_line().await.unwrap();
-        let line = line.expect("the server stopped before it was ready");
-        if let Some((_, rest)) = line.split_once("Open http://") {
-            break rest.split_whitespace().next().unwrap().to_owned();
-        }
-    };
-    let address = address.replace("localhost", "127.0.0.1");
-    // Its further lines must not fill the pipe.
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    (child, format!("ws://{address}/v1/realtime"))
+async fn server(options: &[&str]) -> (Server, String) {
+    let server = Server::start(options, Duration::ZERO, |_| ANSWER.to_owned()).await;
+    let url = server.url();
+    (server, url)
 }
 
 /// Types these, each when the answer before it is done, and gives all events until the server hangs up, and why.

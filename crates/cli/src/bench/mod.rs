@@ -4,6 +4,7 @@
 //! peer, and what counts is the ratio.
 
 mod asr;
+mod chaos;
 mod ear;
 mod fleet;
 mod network;
@@ -50,6 +51,7 @@ enum What {
     Turns(turns::TurnsBench),
     Worker(worker::WorkerBench),
     Fleet(fleet::FleetBench),
+    Chaos(chaos::ChaosBench),
 }
 
 impl BenchCommand {
@@ -68,6 +70,7 @@ impl BenchCommand {
             What::Turns(bench) => bench.run().await?,
             What::Worker(bench) => bench.run().await?,
             What::Fleet(bench) => bench.run().await?,
+            What::Chaos(bench) => bench.run().await?,
         };
         report.print();
         if let Some(path) = &self.json {
