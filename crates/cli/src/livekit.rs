@@ -1,7 +1,6 @@
 //! The LiveKit options of `serve`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -55,21 +54,11 @@ pub struct LiveKitOptions {
         conflicts_with = "livekit_room"
     )]
     livekit_agent: String,
-
-    /// Seconds that conversations in LiveKit rooms are given to end by themselves on SIGTERM
-    #[arg(
-        long,
-        env = "DUOLOGUE_LIVEKIT_DRAIN",
-        value_name = "S",
-        default_value_t = 60
-    )]
-    livekit_drain: u64,
 }
 
 /// Talking at a LiveKit server, under way.
 pub struct LiveKit {
     drain: CancellationToken,
-    patience: Duration,
     task: JoinHandle<()>,
 }
 
@@ -109,12 +98,7 @@ impl LiveKitOptions {
                 let _ = failed.send(error);
             }
         });
-        let livekit = LiveKit {
-            drain,
-            patience: Duration::from_secs(self.livekit_drain),
-            task,
-        };
-        (livekit, Failure(failure))
+        (LiveKit { drain, task }, Failure(failure))
     }
 }
 
@@ -135,14 +119,10 @@ impl Failure {
 }
 
 impl LiveKit {
-    /// Takes no more rooms, and waits for the conversations that are under way, as long as that is allowed.
+    /// Takes no more rooms, and waits for the conversations that are under way.
     pub async fn drain(self) {
         self.drain.cancel();
-        if tokio::time::timeout(self.patience, self.task)
-            .await
-            .is_err()
-        {
-            tracing::warn!(after = ?self.patience, "conversations in LiveKit rooms are cut off");
-        }
+        // One that failed has no conversations.
+        let _ = self.task.await;
     }
 }

@@ -7,6 +7,7 @@ mod driver;
 pub mod fleet;
 mod http;
 pub mod inference;
+pub mod journal;
 mod livekit;
 pub mod mouth;
 mod orchestrator;

@@ -16,6 +16,7 @@ use crate::driver::{Detector, HearingConfig};
 use crate::fleet::{Fleet, Mode, Wanted};
 use crate::http::ApiError;
 use crate::inference::InferencePool;
+use crate::journal::{ConversationKey, Journal, JournalWriter, Record, ResumeToken, TAKE_DEADLINE};
 use crate::livekit::LiveKitConfig;
 use crate::realtime::{HEARING_RATE, SessionSettings, VoiceNames};
 use crate::recording::{RecordingConfig, SessionFile};
@@ -97,6 +98,8 @@ pub struct Orchestrator {
     config: OrchestratorConfig,
     slots: Arc<Semaphore>,
     shutdown: CancellationToken,
+    draining: CancellationToken,
+    journal: Option<Arc<dyn Journal>>,
     voices: VoiceNames,
     webrtc: Option<WebRtc>,
     livekit: Option<LiveKitConfig>,
@@ -109,6 +112,37 @@ pub(crate) struct Admission {
     pub model: String,
     pub voice: VoiceSession,
     pub voices: VoiceNames,
+    /// Where the session is kept, if it is.
+    pub kept: Option<Kept>,
+}
+
+/// A session that is kept in a journal.
+pub(crate) struct Kept {
+    pub writer: JournalWriter,
+    /// What its client is to say to go on with it; `None`: it is known by the room it is in.
+    pub token: Option<ResumeToken>,
+    /// What there is to go on with.
+    pub record: Option<Record>,
+}
+
+/// Which conversation a session is to hold.
+pub(crate) enum Which {
+    /// One that its client names, or a new one.
+    Token(Option<ResumeToken>),
+    /// The one that is held in a room.
+    Room(ConversationKey),
+}
+
+impl Which {
+    /// What a client said in `duologue_resume`.
+    pub fn said(resume: Option<&str>) -> Result<Self, ApiError> {
+        let token = resume.map(|text| {
+            let bad =
+                "this is no resume token: give session.duologue.resume_token of session.created";
+            ResumeToken::parse(text).ok_or_else(|| ApiError::invalid("duologue_resume", bad))
+        });
+        Ok(Self::Token(token.transpose()?))
+    }
 }
 
 impl Orchestrator {
@@ -146,6 +180,8 @@ impl Orchestrator {
             engines,
             config,
             shutdown,
+            draining: CancellationToken::new(),
+            journal: None,
             voices,
             webrtc: None,
             livekit: None,
@@ -162,6 +198,12 @@ impl Orchestrator {
     #[must_use]
     pub fn with_livekit(self, livekit: Option<LiveKitConfig>) -> Self {
         Self { livekit, ..self }
+    }
+
+    /// Keeps sessions in a journal, so that clients can go on with them.
+    #[must_use]
+    pub fn with_journal(self, journal: Option<Arc<dyn Journal>>) -> Self {
+        Self { journal, ..self }
     }
 
     pub(crate) fn livekit(&self) -> Option<&LiveKitConfig> {
@@ -218,6 +260,24 @@ impl Orchestrator {
             add_voice(&mut voices, &voice.name, &voice.speakers);
         }
         voices
+    }
+
+    /// Takes no more sessions. Those that run go on.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Whether no more sessions are taken.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled() || self.shutdown.is_cancelled()
+    }
+
+    /// Waits until no session runs.
+    pub async fn all_sessions_over(&self) {
+        let all = u32::try_from(self.config.max_sessions).unwrap_or(u32::MAX);
+        // Never closed, and asked for no more than there are.
+        let _ = self.slots.acquire_many(all).await;
     }
 
     /// The voice that a client means by a name; empty is the default.
@@ -283,15 +343,19 @@ impl Orchestrator {
 
     /// A slot, if one is free; dropped, it is free again.
     pub(crate) fn reserve(&self) -> Option<OwnedSemaphorePermit> {
-        if self.shutdown.is_cancelled() {
+        if self.is_draining() {
             return None;
         }
         Arc::clone(&self.slots).try_acquire_owned().ok()
     }
 
     /// Takes a slot and opens the voice.
-    pub(crate) async fn admit(&self, model: Option<&str>) -> Result<Admission, ApiError> {
-        if self.shutdown.is_cancelled() {
+    pub(crate) async fn admit(
+        &self,
+        model: Option<&str>,
+        which: Which,
+    ) -> Result<Admission, ApiError> {
+        if self.is_draining() {
             table::SESSIONS_REFUSED.count_for("stopping");
             return Err(shutting_down());
         }
@@ -303,40 +367,97 @@ impl Orchestrator {
                 5,
             )
         })?;
-        self.admit_reserved(slot, model).await
+        self.admit_reserved(slot, model, which).await
     }
 
     /// Waits for a slot and opens the voice.
-    pub(crate) async fn admit_when_free(&self) -> Result<Admission, ApiError> {
+    pub(crate) async fn admit_when_free(&self, which: Which) -> Result<Admission, ApiError> {
         let slot = tokio::select! {
             slot = Arc::clone(&self.slots).acquire_owned() => slot.map_err(|_| shutting_down())?,
+            () = self.draining.cancelled() => return Err(shutting_down()),
             () = self.shutdown.cancelled() => return Err(shutting_down()),
         };
-        self.admit_reserved(slot, None).await
+        self.admit_reserved(slot, None, which).await
     }
 
-    /// Opens the voice for a slot that was reserved.
+    /// Opens the voice for a slot that was reserved, and finds the conversation that is to go on.
     pub(crate) async fn admit_reserved(
         &self,
         slot: OwnedSemaphorePermit,
         model: Option<&str>,
+        which: Which,
     ) -> Result<Admission, ApiError> {
         let seed = self.new_seed();
         let choice = VoiceChoice::parse(&self.config.voice, 1.0);
         let wanted = Wanted::new(&seed, choice, Mode::Session);
-        let voice = self
-            .engines
-            .fleet
-            .open(wanted, seed.clone(), Purpose::LISTENER.lead)
-            .await
-            .inspect_err(|_| table::SESSIONS_REFUSED.count_for("voice"))?;
+        let lead = Purpose::LISTENER.lead;
+        let voice = async {
+            let opened = self.engines.fleet.open(wanted, seed.clone(), lead).await;
+            opened
+                .inspect_err(|_| table::SESSIONS_REFUSED.count_for("voice"))
+                .map_err(ApiError::from)
+        };
+        let (voice, kept) = tokio::try_join!(voice, self.find(which))?;
         Ok(Admission {
             slot,
             seed,
             model: model.unwrap_or(&self.engines.chat.info().name).to_owned(),
             voice,
             voices: self.voice_names(),
+            kept,
         })
+    }
+
+    /// What the journal has of a conversation; it is written there from now on.
+    async fn find(&self, which: Which) -> Result<Option<Kept>, ApiError> {
+        let Some(journal) = &self.journal else {
+            return Ok(None);
+        };
+        let (key, token, named) = match which {
+            Which::Token(said) => {
+                let named = said.is_some();
+                let token = said.unwrap_or_else(ResumeToken::random);
+                (ConversationKey::of_token(&token), Some(token), named)
+            }
+            Which::Room(key) => (key, None, true),
+        };
+        let mut taken = None;
+        if named {
+            taken = match tokio::time::timeout(TAKE_DEADLINE, journal.take(&key)).await {
+                Ok(Ok(taken)) => taken,
+                // Better to ask once more than to have forgotten everything.
+                Ok(Err(error)) if token.is_some() => {
+                    return Err(ApiError::full(error.to_string(), 1));
+                }
+                Err(_) if token.is_some() => {
+                    return Err(ApiError::full("the journal does not answer", 1));
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "whether a room's conversation is to go on is not known");
+                    None
+                }
+                Err(_) => None,
+            };
+        }
+        let epoch = taken.as_ref().map_or(1, |taken| taken.epoch);
+        let record = taken.and_then(|taken| {
+            let read = Record::from_json(&taken.record);
+            read.inspect_err(|error| tracing::warn!(%error, "a conversation begins anew"))
+                .ok()
+        });
+        // A token that is known no longer names nothing; the new conversation has one of its own.
+        let (key, token) = match (token, &record) {
+            (Some(_), None) => {
+                let token = ResumeToken::random();
+                (ConversationKey::of_token(&token), Some(token))
+            }
+            (token, _) => (key, token),
+        };
+        Ok(Some(Kept {
+            writer: JournalWriter::begin(Arc::clone(journal), key, epoch),
+            token,
+            record,
+        }))
     }
 }
 

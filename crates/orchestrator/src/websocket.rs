@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::Orchestrator;
 use crate::driver::Driver;
 use crate::http::ApiError;
+use crate::orchestrator::Which;
 use crate::realtime::{Dialect, EventError, parse};
 use crate::transport::{Backlog, Inbound, Outbound};
 
@@ -35,6 +36,8 @@ const SEND_DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Deserialize)]
 pub(crate) struct Parameters {
     model: Option<String>,
+    /// Goes on with a conversation.
+    duologue_resume: Option<String>,
 }
 
 pub(crate) async fn connect(
@@ -45,7 +48,12 @@ pub(crate) async fn connect(
 ) -> Response {
     let dialect = dialect(&headers);
     // Asked first, so that a page can learn of a full server: browsers hide a refused upgrade's answer.
-    let admission = match orchestrator.admit(parameters.model.as_deref()).await {
+    let which = Which::said(parameters.duologue_resume.as_deref());
+    let admitted = match which {
+        Ok(which) => orchestrator.admit(parameters.model.as_deref(), which).await,
+        Err(error) => Err(error),
+    };
+    let admission = match admitted {
         Ok(admission) => admission,
         Err(error) => return error.into_response(),
     };
@@ -159,6 +167,7 @@ impl Outbound for SocketOutbound {
             EndReason::IdleTimeout => (1000, "nobody spoke for a long time"),
             EndReason::MaxDuration => (1000, "the session reached its longest duration"),
             EndReason::MaxTurns => (1000, "the session reached its most turns"),
+            EndReason::Shutdown => (1001, "the server is shutting down"),
             EndReason::Overrun => (1011, "the session fell behind"),
         };
         let frame = CloseFrame {

@@ -216,6 +216,8 @@ pub enum Event {
     TransportBack,
     /// End the session.
     Close,
+    /// End the session: who holds it stops.
+    Shutdown,
     /// Time passed; due when [`crate::Session::deadline`] says so.
     Tick,
 }

@@ -387,6 +387,8 @@ pub enum EndReason {
     MaxDuration,
     /// [`crate::Limits::max_turns`].
     MaxTurns,
+    /// Who holds the session stops; the client may go on with it elsewhere.
+    Shutdown,
     /// The driver left actions lying: more than [`crate::MAX_QUEUED`].
     Overrun,
 }

@@ -295,6 +295,27 @@ fn a_word_that_is_made_anew_counts_where_it_is_heard_whole() {
     assert_eq!(heard_at(800), "one two three");
 }
 
+#[test]
+fn while_a_reply_is_said_the_conversation_so_far_has_what_was_heard_of_it() {
+    let mut spoken = five_dollars();
+    let so_far = |spoken: &Spoken| -> Vec<String> {
+        let items = spoken.session.items_so_far();
+        items.iter().map(duologue_session::Item::text).collect()
+    };
+    assert_eq!(so_far(&spoken), Vec::<String>::new());
+    let reply = spoken.reply;
+    for (at, samples) in [(40, 500), (50, 210)] {
+        let event = match at {
+            40 => Event::Sent { reply, samples },
+            _ => Event::Played { reply, samples },
+        };
+        spoken.session.handle(ms(at), event);
+    }
+    assert_eq!(so_far(&spoken), ["It costs"]);
+    // The conversation itself gets to know it when the reply is over.
+    assert_eq!(spoken.session.items().last().unwrap().text(), "");
+}
+
 fn five_dollars() -> Spoken {
     let clause = Clause {
         display: "It costs $5 today.".into(),

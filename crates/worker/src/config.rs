@@ -103,7 +103,7 @@ impl Default for WorkerConfig {
 impl Default for Timeouts {
     fn default() -> Self {
         Timeouts {
-            idle_session: Duration::from_secs(1_800),
+            idle_session: Duration::from_secs(360),
             text: Duration::from_secs(60),
             pause: Duration::from_secs(300),
             stalled_client: Duration::from_secs(30),

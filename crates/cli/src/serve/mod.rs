@@ -12,6 +12,7 @@ use duologue_asr::{Recognizer, Remote, RemoteConfig};
 use duologue_llm::EndpointConfig;
 use duologue_orchestrator::fleet::Fleet;
 use duologue_orchestrator::inference::InferencePool;
+use duologue_orchestrator::journal::{Journal, MemoryJournal, RedisJournal};
 use duologue_orchestrator::recording::{self, RecordingConfig};
 use duologue_orchestrator::routing::Policy;
 use duologue_orchestrator::voice::VoiceClient;
@@ -68,7 +69,8 @@ impl ServeCommand {
         let orchestrator = Orchestrator::new(engines, config, shutdown.clone())
             .await?
             .with_webrtc(webrtc)
-            .with_livekit(livekit.clone());
+            .with_livekit(livekit.clone())
+            .with_journal(self.journal()?);
         let orchestrator = Arc::new(orchestrator);
         let (livekit, failure) = livekit
             .map(|config| self.livekit.start(config, Arc::clone(&orchestrator)))
@@ -87,7 +89,9 @@ impl ServeCommand {
                 .and_then(|tls| tls.notice(address))
                 .unwrap_or_default()
         );
-        tokio::spawn(stop_on_signal(shutdown.clone(), livekit));
+        let patience = Duration::from_secs(self.drain_timeout);
+        let stopping = Arc::clone(&orchestrator);
+        tokio::spawn(stop_on_signal(stopping, livekit, patience));
         tokio::spawn({
             let orchestrator = Arc::clone(&orchestrator);
             async move { orchestrator.measure().await }
@@ -122,6 +126,18 @@ impl ServeCommand {
             worker.drain().await;
         }
         Ok(())
+    }
+
+    /// Where sessions are kept for those who come back.
+    fn journal(&self) -> anyhow::Result<Option<Arc<dyn Journal>>> {
+        let keep = Duration::from_secs(self.journal_keep);
+        let journal: Arc<dyn Journal> = match self.journal.as_deref() {
+            None | Some("") => return Ok(None),
+            Some("memory") => Arc::new(MemoryJournal::new(keep)),
+            Some(url) => Arc::new(RedisJournal::open(url, keep).context("--journal")?),
+        };
+        tracing::info!(kept = ?keep, "what is said is kept for those who come back");
+        Ok(Some(journal))
     }
 
     async fn webrtc(&self, listen: SocketAddr) -> anyhow::Result<Option<WebRtc>> {
@@ -420,33 +436,50 @@ fn browsable(address: SocketAddr) -> String {
     }
 }
 
-async fn stop_on_signal(shutdown: CancellationToken, livekit: Option<LiveKit>) {
+async fn stop_on_signal(
+    orchestrator: Arc<Orchestrator>,
+    livekit: Option<LiveKit>,
+    patience: Duration,
+) {
     #[cfg(unix)]
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
+    let mut signals =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    #[cfg(unix)]
+    let mut terminated = async || match &mut signals {
+        Some(signals) => {
+            signals.recv().await;
         }
+        None => std::future::pending().await,
     };
     #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {
-            // Whoever sends SIGTERM has time, and another server for new conversations.
+    let mut terminated = async || std::future::pending::<()>().await;
+    let asked_nicely = tokio::select! {
+        _ = tokio::signal::ctrl_c() => false,
+        () = terminated() => true,
+    };
+    if asked_nicely {
+        // Whoever sends SIGTERM has time, and another server for new conversations.
+        orchestrator.drain();
+        tracing::info!(
+            ?patience,
+            "stopping: no more sessions are taken, and those that run are let end; once more stops at once"
+        );
+        let over = async {
             if let Some(livekit) = livekit {
-                tracing::info!("stopping: no more LiveKit rooms are taken; Ctrl-C stops at once");
-                tokio::select! {
-                    () = livekit.drain() => {}
-                    _ = tokio::signal::ctrl_c() => {}
-                }
+                livekit.drain().await;
             }
+            orchestrator.all_sessions_over().await;
+        };
+        tokio::select! {
+            ended = tokio::time::timeout(patience, over) => if ended.is_err() {
+                tracing::warn!(after = ?patience, "sessions are cut off");
+            },
+            _ = tokio::signal::ctrl_c() => {}
+            () = terminated() => {}
         }
     }
     tracing::info!("stopping: sessions are ended; once more stops at once");
-    shutdown.cancel();
+    orchestrator.shutdown().cancel();
     if tokio::signal::ctrl_c().await.is_ok() {
         std::process::exit(130);
     }

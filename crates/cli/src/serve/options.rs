@@ -350,6 +350,40 @@ pub struct ServeCommand {
     )]
     pub(super) history_tokens: u32,
 
+    /// Seconds that sessions are given to end by themselves on SIGTERM, while no more are taken. Ctrl-C ends them at
+    /// once
+    #[arg(
+        long,
+        env = "DUOLOGUE_DRAIN_TIMEOUT",
+        default_value_t = 60,
+        value_name = "S",
+        help_heading = "Survival"
+    )]
+    pub(super) drain_timeout: u64,
+
+    /// Keep what was said in each session here, so that a client that lost its connection, or its server, goes on with
+    /// it: `redis://HOST:PORT` for all servers that name it, `memory` for this process. Text only, no sound. Off unless
+    /// named
+    #[arg(
+        long,
+        env = "DUOLOGUE_JOURNAL",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = "Survival"
+    )]
+    pub(super) journal: Option<String>,
+
+    /// Seconds for which it is kept after it last changed
+    #[arg(
+        long,
+        env = "DUOLOGUE_JOURNAL_KEEP",
+        default_value_t = 3_600,
+        value_name = "S",
+        value_parser = clap::value_parser!(u64).range(60..=30 * 24 * 3_600),
+        help_heading = "Survival"
+    )]
+    pub(super) journal_keep: u64,
+
     /// Keep every session in this folder: what was said, what was done, and the sound of both sides. Off unless
     /// named. Clients are told
     #[arg(

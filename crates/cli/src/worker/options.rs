@@ -221,7 +221,7 @@ struct TimeoutOptions {
 
     /// Seconds after which a session is ended that says nothing. It is there for orchestrators that died, so let
     /// it be longer than people are silent
-    #[arg(long, env = "DUOLOGUE_WORKER_IDLE_TIMEOUT", default_value_t = 1_800, value_name = "S", value_parser = seconds())]
+    #[arg(long, env = "DUOLOGUE_WORKER_IDLE_TIMEOUT", default_value_t = 360, value_name = "S", value_parser = seconds())]
     idle_timeout: u64,
 
     /// Seconds that an utterance waits for text, at its start and between its pieces

@@ -172,6 +172,15 @@ impl Room {
         })
     }
 
+    /// Its name, and the server's id of it, which is another one when a room of that name is opened anew; empty where
+    /// the server did not say.
+    #[must_use]
+    pub fn id(&self) -> (&str, &str) {
+        let joined = self.link.as_ref().and_then(|link| link.join.as_ref());
+        let room = joined.and_then(|join| join.room.as_ref());
+        (&self.config.room, room.map_or("", |room| &room.sid))
+    }
+
     /// Takes part until it is told to leave, is sent away, or cannot come back.
     pub async fn run(
         self,

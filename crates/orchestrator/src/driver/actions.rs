@@ -127,6 +127,9 @@ impl<O: Outbound> Driver<O> {
         self.measuring.notice(&notice, at);
         match &notice {
             Notice::StateChanged { to, .. } => {
+                if *to != State::Ended {
+                    self.thinking_now = *to == State::Thinking;
+                }
                 let heard = matches!(to, State::Speaking | State::BargedIn);
                 let scale = self.orchestrator.config().speaking_threshold_scale;
                 self.hearing
@@ -152,6 +155,7 @@ impl<O: Outbound> Driver<O> {
             }
             _ => {}
         }
+        self.journal_change();
         let replied = matches!(notice, Notice::ReplyDone(_));
         for event in self.scribe.write(notice, at, self.cause.as_deref()) {
             self.outbound.event(&event)?;

@@ -45,7 +45,10 @@ impl<O: Outbound> Driver<O> {
                 Ok(())
             }
             Inbound::Lost => self.tell(Event::TransportLost),
-            Inbound::Back => self.tell(Event::TransportBack),
+            Inbound::Back => {
+                self.tell(Event::TransportBack)?;
+                self.answer_what_is_owed()
+            }
             // A client knows its own buffers better than we can guess them.
             Inbound::OutputDelay(_) if self.delay_told => Ok(()),
             Inbound::OutputDelay(delay) => self.tell(Event::OutputDelay { delay }),

@@ -9,6 +9,7 @@ mod clock;
 mod core;
 mod hearing;
 mod inbound;
+mod journaling;
 mod loudspeaker;
 mod measuring;
 mod models;
@@ -33,10 +34,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::Orchestrator;
+use crate::journal::JournalWriter;
 use crate::mouth::Mouth;
 use crate::orchestrator::Admission;
 use crate::realtime::{
-    Dialect, EventError, InputDecoder, OutputEncoder, Scribe, SessionSettings, VoiceNames,
+    Dialect, EventError, InputDecoder, OutputEncoder, Resume, Scribe, SessionSettings, VoiceNames,
     apply_update,
 };
 use crate::recording::Recorder;
@@ -48,6 +50,7 @@ use self::core::Core;
 use hearing::Hearing;
 pub use hearing::{Detector, HearingConfig};
 use inbound::STALL;
+use journaling::Past;
 use measuring::Measuring;
 use outbound::Moved;
 use speculating::Speculating;
@@ -101,6 +104,12 @@ pub(crate) struct Driver<O> {
     reports: mpsc::Receiver<Event>,
     /// `event_id` of the client event that is being carried out.
     cause: Option<String>,
+    /// Where the session is kept.
+    journal: Option<JournalWriter>,
+    /// What was said before, until the core knows it.
+    past: Option<Past>,
+    /// The user's turn is over, and nothing of an answer was heard.
+    thinking_now: bool,
     /// Why the session is over, once it is.
     ended: Option<EndReason>,
 }
@@ -120,11 +129,20 @@ impl<O: Outbound> Driver<O> {
             model,
             voice,
             voices,
+            kept,
         } = admission;
         let mut settings = SessionSettings::new(&model, &config.instructions, &config.voice);
         settings.language.clone_from(&config.language);
         settings.recorded = config.recording.is_some();
         settings.cleaner = config.hearing.cleaner;
+        let (mut journal, mut record) = (None, None);
+        if let Some(kept) = kept {
+            settings.resume = Some(Resume {
+                token: kept.token,
+                resumed: kept.record.as_ref().map(|record| record.items.len()),
+            });
+            (journal, record) = (Some(kept.writer), kept.record);
+        }
         let core_config = Config {
             interruption: config.interruption.clone(),
             timing: config.timing.clone(),
@@ -144,7 +162,7 @@ impl<O: Outbound> Driver<O> {
         let (feedback, reports) = mpsc::channel(FEEDBACK);
         let lead = outbound.lead();
         let measuring = Measuring::begin(outbound.transport());
-        Self {
+        let mut driver = Self {
             orchestrator: Arc::clone(orchestrator),
             _slot: slot,
             started: Instant::now(),
@@ -181,8 +199,15 @@ impl<O: Outbound> Driver<O> {
             reports,
             cause: None,
             ended: None,
+            journal,
+            past: None,
+            thinking_now: false,
             seed,
+        };
+        if let Some(record) = record {
+            driver.remember(record);
         }
+        driver
     }
 
     /// Settings that a client gave before it was connected, as in a `session.update`.
@@ -210,6 +235,7 @@ impl<O: Outbound> Driver<O> {
                 }
             };
             self.outbound.close(reason);
+            self.journal_now();
             self.preparing.cancel();
             self.speculating = None;
             if let Some((_, cancel)) = self.thinking.take() {
@@ -266,12 +292,14 @@ impl<O: Outbound> Driver<O> {
     ) -> Result<EndReason, Backlog> {
         let created = self.scribe.session_created();
         self.outbound.event(&created)?;
+        self.recall()?;
         self.prepare(None);
         let shutdown = self.orchestrator.shutdown().clone();
         let mut closing = false;
         loop {
             self.act()?;
             self.tell_of_recording()?;
+            self.journal_if_due();
             if let Some(reason) = self.ended {
                 return Ok(reason);
             }
@@ -299,7 +327,7 @@ impl<O: Outbound> Driver<O> {
                 }
                 () = shutdown.cancelled(), if !closing => {
                     closing = true;
-                    self.tell(Event::Close)?;
+                    self.tell(Event::Shutdown)?;
                 }
             }
         }
@@ -317,7 +345,7 @@ impl<O: Outbound> Driver<O> {
         let ahead = self.now().saturating_sub(self.wall());
         let core = self.core.deadline().map(|at| at.saturating_sub(ahead));
         let stall = self.hearing.in_speech().then(|| self.last_sound + STALL);
-        let next = [core, self.mouth.deadline(), stall]
+        let next = [core, self.mouth.deadline(), stall, self.journal_due()]
             .into_iter()
             .flatten()
             .min();

@@ -25,6 +25,8 @@ pub(super) struct Moved {
     /// Where in its sound.
     at: u64,
     why: &'static str,
+    /// When the listener has heard all that came before.
+    dry_at: Duration,
 }
 
 impl<O: Outbound> Driver<O> {
@@ -44,12 +46,27 @@ impl<O: Outbound> Driver<O> {
         match voiced {
             Voiced::Frame(reply, frame) => self.voice_frame(reply, &frame),
             Voiced::Moved(reply, at, why) => {
-                self.moved = Some(Moved { reply, at, why });
-                match self.mouth.cut(reply, at) {
-                    Some(samples) => self.tell(Event::AudioCut { reply, samples }),
-                    None => Ok(()),
-                }
+                let Some(samples) = self.mouth.cut(reply, at) else {
+                    return Ok(());
+                };
+                let heard = self.mouth.heard_until();
+                let dry_at = heard.map_or(self.speech_began, |until| until + self.mouth.waiting());
+                self.moved = Some(Moved {
+                    reply,
+                    at,
+                    why,
+                    dry_at,
+                });
+                self.tell(Event::AudioCut { reply, samples })
             }
+            Voiced::Pause(reply) => match self.mouth.push(reply, &Frame::SILENCE.0) {
+                Some(samples) => self.tell(Event::Audio {
+                    reply,
+                    samples,
+                    words: Vec::new(),
+                }),
+                None => Ok(()),
+            },
             Voiced::Ended(reply) => {
                 self.mouth.complete(reply);
                 self.tell(Event::AudioEnded { reply })
@@ -78,17 +95,11 @@ impl<O: Outbound> Driver<O> {
             let message = format!("the voice worker sent a frame of {} bytes", frame.pcm.len());
             return self.tell(Event::VoiceFailed { reply, message });
         };
-        let in_hand = self.listener().in_hand;
-        let silent_since = self.mouth.heard_until();
         let Some(samples) = self.mouth.push(reply, &sound.0) else {
             return Ok(());
         };
         if let Some(moved) = self.moved.take().filter(|moved| moved.reply == reply) {
-            let gap = match silent_since {
-                _ if !in_hand.is_zero() => Duration::ZERO,
-                Some(since) => self.wall().saturating_sub(since),
-                None => self.wall().saturating_sub(self.speech_began),
-            };
+            let gap = self.wall().saturating_sub(moved.dry_at);
             self.tell_of_move(&moved, gap)?;
         }
         if self.timed_reply == Some(reply) {

@@ -15,6 +15,10 @@ pub(super) async fn ready(State(orchestrator): State<Arc<Orchestrator>>) -> (Sta
     if orchestrator.shutdown().is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
     }
+    if orchestrator.is_draining() {
+        let body = "draining: no more sessions are taken\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, body.into());
+    }
     if orchestrator.free_slots() == 0 {
         let limit = orchestrator.config().max_sessions;
         let body = format!("full: all {limit} sessions are taken\n");

@@ -170,6 +170,14 @@ impl Recital {
                 }
                 Voiced::Ended(_) => return None,
                 Voiced::Failed(_, error) | Voiced::NotOpened(error) => return Some(Err(error)),
+                Voiced::Pause(_) => {
+                    self.given += FRAME_SAMPLES as u64;
+                    let pcm = vec![0; 2 * FRAME_SAMPLES].into();
+                    return Some(Ok(AudioFrame {
+                        pcm,
+                        ..AudioFrame::default()
+                    }));
+                }
                 // What was given cannot be dropped: a word that broke is heard again.
                 Voiced::Moved(..) | Voiced::Progress => {}
             }

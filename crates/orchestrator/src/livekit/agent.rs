@@ -11,6 +11,8 @@ use super::conventions::{CHAT, Conventions, EVENTS};
 use super::outbound::{OUTBOUND, RoomOutbound};
 use crate::Orchestrator;
 use crate::driver::Driver;
+use crate::journal::ConversationKey;
+use crate::orchestrator::Which;
 use crate::realtime::{ClientEvent, Dialect, NewItem, ReplyRequest, parse};
 use crate::transport::Inbound;
 
@@ -23,6 +25,8 @@ const FOR_EVENTS: usize = 64;
 /// What a conversation in a room needs.
 pub(super) struct Conversation {
     pub orchestrator: Arc<Orchestrator>,
+    /// The LiveKit server, as part of the conversation's name.
+    pub server: String,
     /// Room for a session, where it was reserved; else it is waited for.
     pub slot: Option<OwnedSemaphorePermit>,
     /// Settings, as in a `session.update`.
@@ -45,6 +49,8 @@ impl Conversation {
             joined: Some(joined),
             dropped: 0,
         };
+        let (name, sid) = room.id();
+        let (name, sid) = (name.to_owned(), sid.to_owned());
         let room = tokio::spawn(room.run(handler, commands));
         let shutdown = self.orchestrator.shutdown().clone();
         let there = tokio::select! {
@@ -56,9 +62,15 @@ impl Conversation {
         let mut failure = None;
         if let Some(identity) = there {
             tracing::info!(identity, "somebody is in the LiveKit room");
+            let which = Which::Room(ConversationKey::of_room(
+                &self.server,
+                &name,
+                &sid,
+                &identity,
+            ));
             let admission = match self.slot {
-                Some(slot) => self.orchestrator.admit_reserved(slot, None).await,
-                None => self.orchestrator.admit_when_free().await,
+                Some(slot) => self.orchestrator.admit_reserved(slot, None, which).await,
+                None => self.orchestrator.admit_when_free(which).await,
             };
             match admission {
                 Ok(admission) => {

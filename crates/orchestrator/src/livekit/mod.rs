@@ -99,6 +99,7 @@ async fn stay_in_room(
                 pause = PAUSES.0;
                 let conversation = Conversation {
                     orchestrator: Arc::clone(orchestrator),
+                    server: config.server.clone(),
                     slot: None,
                     settings: None,
                     // Nobody is there yet: nothing to finish.
@@ -161,6 +162,7 @@ impl JobRunner for Runner {
         };
         let conversation = Conversation {
             orchestrator: Arc::clone(&self.orchestrator),
+            server: self.config.server.clone(),
             slot: Some(slot),
             settings: wishes.session,
             stop_waiting: stop.clone(),

@@ -18,7 +18,7 @@ pub use client_event::{ClientEvent, InputItem, NewItem, ReplyRequest, parse};
 pub use encoding::AudioEncoding;
 pub use error::EventError;
 pub use scribe::Scribe;
-pub use settings::{Modality, SessionSettings, VoiceNames, apply_update};
+pub use settings::{Modality, Resume, SessionSettings, VoiceNames, apply_update};
 pub use sound::{HEARING_RATE, InputDecoder, OutputEncoder};
 pub use turn_detection::TurnDetection;
 

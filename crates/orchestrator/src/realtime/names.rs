@@ -35,6 +35,7 @@ pub(crate) fn end_reason(reason: EndReason) -> &'static str {
         EndReason::IdleTimeout => "idle_timeout",
         EndReason::MaxDuration => "max_duration",
         EndReason::MaxTurns => "max_turns",
+        EndReason::Shutdown => "shutdown",
         EndReason::Overrun => "overrun",
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::json::{Fields, wrong};
 use super::{AudioEncoding, Dialect, EventError, TurnDetection};
+use crate::journal::ResumeToken;
 
 /// Longest instructions, in characters.
 const INSTRUCTIONS_LIMIT: usize = 64 * 1024;
@@ -125,6 +126,17 @@ pub struct SessionSettings {
     pub recorded: bool,
     /// What is taken out of the client's sound before anybody listens.
     pub cleaner: CleanerConfig,
+    /// How the client goes on with the session elsewhere, where it is kept. Not the client's to choose.
+    pub resume: Option<Resume>,
+}
+
+/// How a client goes on with a session after its connection or its server is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resume {
+    /// What it says to be let in again; `None`: it is known by the room it is in.
+    pub token: Option<ResumeToken>,
+    /// It has gone on with one: as many items of it were found.
+    pub resumed: Option<usize>,
 }
 
 impl SessionSettings {
@@ -150,6 +162,7 @@ impl SessionSettings {
             duologue_events: false,
             recorded: false,
             cleaner: CleanerConfig::default(),
+            resume: None,
         }
     }
 
@@ -161,7 +174,14 @@ impl SessionSettings {
             EchoCancellation::Auto => json!("auto"),
             EchoCancellation::On => json!(true),
         };
-        let duologue = json!({"events": self.duologue_events, "echo_cancellation": echo_cancellation, "recording": self.recorded});
+        let mut duologue = json!({"events": self.duologue_events, "echo_cancellation": echo_cancellation, "recording": self.recorded});
+        if let Some(resume) = &self.resume {
+            if let Some(token) = &resume.token {
+                duologue["resume_token"] = json!(token.as_str());
+            }
+            duologue["resumed"] = json!(resume.resumed.is_some());
+            duologue["resumed_items"] = json!(resume.resumed.unwrap_or(0));
+        }
         let noise_reduction = self.cleaner.noise.map(|reduction| {
             let kind = match reduction {
                 NoiseReduction::NearField => "near_field",

@@ -14,6 +14,18 @@ use std::ops::Range;
 use duologue_audio::FRAME_SAMPLES;
 use duologue_rpc::AudioFrame;
 
+/// Samples of silence between words that two workers say: 60 ms.
+const PAUSE: u64 = 2_880;
+
+/// Where one worker ends and the next begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// Sound from this sample on is dropped.
+    pub at: u64,
+    /// Frames of silence that come in its place.
+    pub pause: usize,
+}
+
 /// The text of an utterance, and how much of it was said.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
@@ -192,21 +204,33 @@ impl Script {
                 .is_some_and(|chunk| chunk < handed)
     }
 
-    /// The present worker is given up; what it said so far is kept up to the sample that is returned, and the
-    /// next begins there. `left` samples have gone to the listener and cannot be taken back.
-    pub fn hand_over(&mut self, left: u64) -> u64 {
+    /// The present worker is given up; what it said so far is kept up to a sample, and after a pause the next begins
+    /// there. `left` samples have gone to the listener and cannot be taken back.
+    pub fn hand_over(&mut self, left: u64) -> Cut {
         let from = self.resumes_at();
         let broken = self.broken().map(|word| word.samples.start);
-        if let Some(start) = broken {
-            self.received = start.max(left).min(self.received);
-            self.last = None;
-        }
+        let silent = match (broken, &self.last) {
+            (Some(start), _) => {
+                self.received = start.max(left).min(self.received);
+                self.last = None;
+                // Before a word there is its own pause; a part of one is heard as such only with a pause after it.
+                if self.received > start { 0 } else { PAUSE }
+            }
+            (None, Some(word)) => self.received.saturating_sub(word.samples.end),
+            (None, None) => PAUSE,
+        };
+        let at = self.received;
+        let pause = PAUSE.saturating_sub(silent).div_ceil(FRAME_SAMPLES as u64);
+        self.received += pause * FRAME_SAMPLES as u64;
         self.leg = Leg {
             from,
             base: self.received,
             ..Leg::default()
         };
-        self.received
+        Cut {
+            at,
+            pause: pause as usize,
+        }
     }
 
     /// The word whose sound has begun and is not all there.

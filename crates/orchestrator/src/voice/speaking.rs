@@ -15,7 +15,7 @@ use duologue_session::ReplyId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::script::Script;
+use super::script::{Cut, Script};
 use super::watch::{Patience, Watch};
 use super::{Utterance, VoiceChoice, VoiceError, VoiceSession};
 use crate::fleet::{Fleet, Mode, Wanted};
@@ -91,6 +91,8 @@ struct Current {
     script: Script,
     watch: Watch,
     held: bool,
+    /// Frames of silence to be given before the next that comes.
+    silence: usize,
     /// Absent where no session is open for it, and where its worker has broken.
     started: Option<Started>,
     /// How its worker broke.
@@ -127,6 +129,8 @@ pub(crate) enum Voiced {
     Frame(ReplyId, AudioFrame),
     /// Another worker goes on with the reply from this sample; sound after it is to be dropped. Says why.
     Moved(ReplyId, u64, &'static str),
+    /// A frame of silence, between the words of two workers.
+    Pause(ReplyId),
     /// The reply's last frame has come.
     Ended(ReplyId),
     /// The reply's voice failed, and no other could be found.
@@ -178,6 +182,7 @@ impl Speaking {
                 script: Script::default(),
                 watch: Watch::new(self.purpose.patience),
                 held: false,
+                silence: 0,
                 started: None,
                 broken: None,
                 avoid: Vec::new(),
@@ -245,6 +250,10 @@ impl Speaking {
     /// The next thing the voice has. Pends for ever where nothing is to come; safe to drop. `listener` is where the
     /// listener is now, and no sound may leave while this is waited for.
     pub async fn next(&mut self, listener: Listener) -> Voiced {
+        if let Some(current) = self.current.as_mut().filter(|current| current.silence > 0) {
+            current.silence -= 1;
+            return Voiced::Pause(current.reply);
+        }
         let asked = self.now();
         loop {
             let now = self.now();
@@ -355,7 +364,8 @@ impl Speaking {
                     );
                     return Voiced::Progress;
                 }
-                let at = current.script.hand_over(listener.left);
+                let Cut { at, pause } = current.script.hand_over(listener.left);
+                current.silence = pause;
                 tracing::warn!(
                     reply = reply.0,
                     why,

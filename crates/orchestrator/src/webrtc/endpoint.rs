@@ -19,6 +19,7 @@ use super::{CallHandle, WebRtc};
 use crate::Orchestrator;
 use crate::driver::Driver;
 use crate::http::ApiError;
+use crate::orchestrator::Which;
 use crate::realtime::Dialect;
 use crate::transport::Inbound;
 
@@ -38,6 +39,8 @@ pub(crate) fn routes() -> Router<Arc<Orchestrator>> {
 #[derive(Deserialize)]
 struct Parameters {
     model: Option<String>,
+    /// Goes on with a conversation.
+    duologue_resume: Option<String>,
 }
 
 async fn create(
@@ -53,7 +56,8 @@ async fn create(
         .and_then(Value::as_str)
         .or(parameters.model.as_deref());
     let peer = webrtc.port.accept(&offer)?;
-    let admission = orchestrator.admit(model).await?;
+    let which = Which::said(parameters.duologue_resume.as_deref())?;
+    let admission = orchestrator.admit(model, which).await?;
     let id = format!("rtc_{}", admission.seed);
     let (to_peer, commands) = mpsc::channel(OUTBOUND);
     let handle = to_peer.downgrade();

@@ -17,8 +17,8 @@ use crate::conversation::Conversation;
 use crate::ledger::Ledger;
 use crate::turns::silence::Patience;
 use crate::{
-    Action, Config, EndReason, ErrorCode, Event, Item, ItemId, ItemKind, Notice, ReplyId,
-    ReplyPatch, State, Trigger, TurnDetection, TurnId,
+    Action, Config, Content, EndReason, ErrorCode, Event, Item, ItemId, ItemKind, ItemStatus,
+    Notice, ReplyId, ReplyPatch, Role, State, Trigger, TurnDetection, TurnId,
 };
 use ending::Ending;
 use reply::Reply;
@@ -271,6 +271,7 @@ impl Session {
             Event::TransportLost => self.transport_lost(),
             Event::TransportBack => self.transport_back(),
             Event::Close => self.end(EndReason::ClientClosed),
+            Event::Shutdown => self.end(EndReason::Shutdown),
             Event::Tick => {}
         }
     }
@@ -314,6 +315,38 @@ impl Session {
     #[must_use]
     pub fn items(&self) -> &[Item] {
         self.conversation.items()
+    }
+
+    /// The conversation, oldest first, as it would be if it ended now: of a reply under way, what was heard.
+    #[must_use]
+    pub fn items_so_far(&self) -> Vec<Item> {
+        let mut items = self.conversation.items().to_vec();
+        let message = self
+            .reply
+            .as_ref()
+            .and_then(|reply| Some((reply, &reply.items.get(reply.message?)?.id)));
+        if let Some((reply, id)) = message {
+            let (heard, content) = match reply.is_spoken() {
+                true => {
+                    let heard = reply.ledger.heard(self.now).to_owned();
+                    let transcript = Some(heard.clone());
+                    (heard, Content::Audio { transcript })
+                }
+                false => {
+                    let written = reply.ledger.text().to_owned();
+                    (written.clone(), Content::Text(written))
+                }
+            };
+            if let Some(item) = items.iter_mut().find(|item| item.id == *id) {
+                item.status = ItemStatus::Incomplete;
+                item.kind = ItemKind::Message {
+                    role: Role::Assistant,
+                    content: vec![content],
+                };
+            }
+            items.retain(|item| item.id != *id || !heard.trim().is_empty());
+        }
+        items
     }
 
     /// The reply under way.

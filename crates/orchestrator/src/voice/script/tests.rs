@@ -219,9 +219,12 @@ proptest! {
                 Step::Die if script.is_said() => {}
                 Step::Die => {
                     let before = heard.sound.len() as u64;
-                    let at = script.hand_over(heard.left);
-                    prop_assert!(at <= before);
-                    heard.cut(at);
+                    let cut = script.hand_over(heard.left);
+                    prop_assert!(cut.at <= before);
+                    heard.cut(cut.at);
+                    let silence = cut.pause as u64 * FRAME;
+                    heard.sound.extend(std::iter::repeat_n(0, silence as usize));
+                    prop_assert_eq!(script.received, heard.sound.len() as u64);
                     voice = Voice::new(*paces.next().unwrap());
                     moved += 1;
                 }
@@ -271,7 +274,8 @@ fn a_broken_word_that_was_not_played_is_dropped_and_said_once() {
         let (mut frame, _) = voice.frame().unwrap();
         script.place(&mut frame).unwrap();
     }
-    assert_eq!(script.hand_over(2 * FRAME), 4 * FRAME);
+    let at = 4 * FRAME;
+    assert_eq!(script.hand_over(2 * FRAME), Cut { at, pause: 0 });
     assert_eq!(script.next_text(), Some("20, 30."));
 }
 
@@ -282,7 +286,8 @@ fn a_broken_word_that_was_played_in_part_goes_on_from_there_and_is_said_again() 
         let (mut frame, _) = voice.frame().unwrap();
         script.place(&mut frame).unwrap();
     }
-    assert_eq!(script.hand_over(5 * FRAME), 5 * FRAME);
+    let at = 5 * FRAME;
+    assert_eq!(script.hand_over(5 * FRAME), Cut { at, pause: 3 });
     assert_eq!(script.next_text(), Some("2000, 30."));
 }
 
@@ -293,7 +298,9 @@ fn after_a_whole_word_the_text_goes_on_behind_its_punctuation() {
         let (mut frame, _) = voice.frame().unwrap();
         script.place(&mut frame).unwrap();
     }
-    assert_eq!(script.hand_over(0), 3 * FRAME);
+    // The word ended with the frame.
+    let at = 3 * FRAME;
+    assert_eq!(script.hand_over(0), Cut { at, pause: 3 });
     assert_eq!(script.next_text(), Some("20."));
     script.hand();
     assert_eq!(script.next_text(), Some(" 30 …"));

@@ -267,6 +267,10 @@ async fn listen(fleet: Fleet) -> Heard {
                 heard.words.retain(|(_, _, end)| *end <= at);
                 heard.moves.push(why);
             }
+            Voiced::Pause(_) => {
+                dry_at += Duration::from_millis(20);
+                heard.samples += FRAME;
+            }
             Voiced::Ended(_) => heard.end = Some(Ok(())),
             Voiced::Failed(_, error) | Voiced::NotOpened(error) => {
                 heard.end = Some(Err(error.to_string()))
