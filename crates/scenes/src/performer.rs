@@ -174,6 +174,11 @@ impl<'a> Performer<'a> {
             Act::Control(control) => format!("{control:?}").to_lowercase(),
         };
         let now = self.now();
+        // What is not heard but sent goes at once, and its answer may be here before the moment it was meant for.
+        let at = match act {
+            Act::Type(_) | Act::Control(_) => at.min(now),
+            Act::Say(_) | Act::Sound(_) => at,
+        };
         let mut spans = Vec::new();
         if let Some(sounding) = self.soundings[number].take() {
             let begin = (at - sounding.lead_in()).max(now);
