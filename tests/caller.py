@@ -12,8 +12,7 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
 from openai import AsyncOpenAI
 
-CALL_RATE = 48_000
-BLOCK = CALL_RATE // 50
+from listener import BLOCK, CALL_RATE, Listener, blocks_of
 
 
 class Microphone(MediaStreamTrack):
@@ -29,10 +28,7 @@ class Microphone(MediaStreamTrack):
 
     def say(self, samples):
         """Queues speech at 24 kHz; it is sent in real time."""
-        samples = np.repeat(samples, 2)
-        for at in range(0, len(samples), BLOCK):
-            block = samples[at : at + BLOCK]
-            self.blocks.append(np.pad(block, (0, BLOCK - len(block))))
+        self.blocks.extend(blocks_of(samples))
 
     async def recv(self):
         self.start = self.start or time.monotonic()
@@ -46,17 +42,15 @@ class Microphone(MediaStreamTrack):
         return frame
 
 
-class Caller:
-    """One call: what was heard, and the events, each with when it came."""
+class Caller(Listener):
+    """One call."""
 
     def __init__(self, peer, microphone, channel):
+        super().__init__()
         self.peer = peer
         self.microphone = microphone
         self.channel = channel
         self.call_id = None
-        self.events = []
-        self.heard = []
-        self.arrived = asyncio.Condition()
         self.closed = asyncio.Event()
 
     def send(self, event):
@@ -67,36 +61,6 @@ class Caller:
             frame = await track.recv()
             samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels)).mean(axis=1)
             self.heard.append((time.monotonic(), samples.astype(np.int16)))
-
-    def sound(self, since=0.0):
-        """All that was heard from a time on, 48 kHz s16."""
-        blocks = [block for at, block in self.heard if at >= since]
-        return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int16)
-
-    async def note(self, text):
-        async with self.arrived:
-            self.events.append((time.monotonic(), json.loads(text)))
-            self.arrived.notify_all()
-
-    async def until(self, kind, after=0, timeout=90):
-        """The first event of a kind at or after a position; gives (position, event)."""
-
-        def find():
-            for position in range(after, len(self.events)):
-                if self.events[position][1]["type"] == kind:
-                    return position, self.events[position][1]
-            return None
-
-        async with self.arrived:
-            try:
-                await asyncio.wait_for(self.arrived.wait_for(lambda: find() is not None), timeout)
-            except TimeoutError:
-                seen = [event["type"] for _, event in self.events[after:] if "delta" not in event["type"]]
-                raise AssertionError(f"no {kind} within {timeout} s; there was {seen}") from None
-            return find()
-
-    def types(self):
-        return [event["type"] for _, event in self.events]
 
 
 @asynccontextmanager

@@ -8,23 +8,20 @@ from contextlib import asynccontextmanager
 import numpy as np
 from livekit import rtc
 
-ROOM_RATE = 48_000
-BLOCK = ROOM_RATE // 50
+from listener import BLOCK, CALL_RATE, Listener, blocks_of
 
 
-class Guest:
+class Guest(Listener):
     """One participant: what was heard of the agent, the session's events, LiveKit's transcriptions and states."""
 
     def __init__(self, room):
+        super().__init__()
         self.room = room
-        self.source = rtc.AudioSource(ROOM_RATE, 1, queue_size_ms=100)
+        self.source = rtc.AudioSource(CALL_RATE, 1, queue_size_ms=100)
         self.blocks = []
-        self.events = []
-        self.heard = []
         self.texts = []
         self.states = []
         self.reconnects = 0
-        self.arrived = asyncio.Condition()
         self.tasks = set()
         room.on("track_subscribed", self.subscribed)
         room.on("data_received", lambda packet: self.do(self.received(packet.topic, packet.data.decode())))
@@ -47,7 +44,7 @@ class Guest:
             self.do(self.listen(track))
 
     async def listen(self, track):
-        async for event in rtc.AudioStream(track, sample_rate=ROOM_RATE, num_channels=1):
+        async for event in rtc.AudioStream(track, sample_rate=CALL_RATE, num_channels=1):
             self.heard.append((time.monotonic(), np.frombuffer(event.frame.data, dtype=np.int16).copy()))
 
     def attributes_changed(self, changed, participant):
@@ -57,9 +54,7 @@ class Guest:
 
     async def received(self, topic, text):
         if topic == "oai-events":
-            async with self.arrived:
-                self.events.append((time.monotonic(), json.loads(text)))
-                self.arrived.notify_all()
+            await self.note(text)
 
     async def long_event(self, reader):
         await self.received("oai-events", await reader.read_all())
@@ -76,44 +71,19 @@ class Guest:
 
     def say(self, samples):
         """Queues speech at 24 kHz; it is sent in real time."""
-        samples = np.repeat(samples, 2)
-        for at in range(0, len(samples), BLOCK):
-            block = samples[at : at + BLOCK]
-            self.blocks.append(np.pad(block, (0, BLOCK - len(block))))
+        self.blocks.extend(blocks_of(samples))
 
     async def hold_microphone(self):
         start, sent = time.monotonic(), 0
         silence = np.zeros(BLOCK, dtype=np.int16)
         while True:
             block = self.blocks.pop(0) if self.blocks else silence
-            await self.source.capture_frame(rtc.AudioFrame(block.tobytes(), ROOM_RATE, 1, BLOCK))
+            await self.source.capture_frame(rtc.AudioFrame(block.tobytes(), CALL_RATE, 1, BLOCK))
             sent += 1
             await asyncio.sleep(max(0.0, start + sent * 0.02 - time.monotonic()))
 
-    def sound(self, since=0.0):
-        """All that was heard from a time on, 48 kHz s16."""
-        blocks = [block for at, block in self.heard if at >= since]
-        return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int16)
-
-    async def until(self, kind, after=0, timeout=90):
-        """The first event of a kind at or after a position; gives (position, event)."""
-
-        def find():
-            for position in range(after, len(self.events)):
-                if self.events[position][1]["type"] == kind:
-                    return position, self.events[position][1]
-            return None
-
-        async with self.arrived:
-            try:
-                await asyncio.wait_for(self.arrived.wait_for(lambda: find() is not None), timeout)
-            except TimeoutError:
-                seen = [event["type"] for _, event in self.events[after:] if "delta" not in event["type"]]
-                raise AssertionError(f"no {kind} within {timeout} s; there was {seen}, states {self.states}") from None
-            return find()
-
-    def types(self):
-        return [event["type"] for _, event in self.events]
+    def more(self):
+        return f", states {self.states}"
 
 
 @asynccontextmanager

@@ -14,8 +14,9 @@ from livekit import rtc
 from openai import OpenAI
 
 from conftest import speech, word_error_rate
+from listener import CALL_RATE
 from livekit_server import Duologue, LiveKitServer, Proxy, token
-from room import ROOM_RATE, guest, wait_for
+from room import guest, wait_for
 from server import BARE
 from test_realtime import LONG
 
@@ -66,7 +67,7 @@ def admitted(duologue, **wanted):
 def transcribe(url, samples):
     client = OpenAI(api_key="none", base_url=f"{url}/v1", max_retries=0, timeout=120)
     file = io.BytesIO()
-    soundfile.write(file, samples, ROOM_RATE, format="WAV", subtype="PCM_16")
+    soundfile.write(file, samples, CALL_RATE, format="WAV", subtype="PCM_16")
     return client.audio.transcriptions.create(model="whisper-1", file=("reply.wav", file.getvalue())).text
 
 

@@ -10,8 +10,9 @@ import soundfile
 from openai import AsyncOpenAI, NotFoundError
 from aiortc import RTCPeerConnection
 
-from caller import CALL_RATE, caller
+from caller import caller
 from conftest import speech, word_error_rate
+from listener import CALL_RATE
 from test_realtime import LONG
 
 
