@@ -89,11 +89,12 @@ class Duologue(Served):
 
 
 class Proxy:
-    """TCP connections to a server, all of which can be cut. Media goes past it."""
+    """TCP connections to a server, all of which can be cut. Media goes past it. Keeps the token each came with."""
 
     def __init__(self, port):
         self.to = port
         self.pairs = []
+        self.tokens = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"ws://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self.accept, daemon=True).start()
@@ -106,13 +107,23 @@ class Proxy:
                 return
             far = socket.create_connection(("127.0.0.1", self.to))
             self.pairs.append((near, far))
-            for source, sink in [(near, far), (far, near)]:
-                threading.Thread(target=self.carry, args=(source, sink), daemon=True).start()
+            threading.Thread(target=self.carry, args=(near, far, self.note_token), daemon=True).start()
+            threading.Thread(target=self.carry, args=(far, near), daemon=True).start()
+
+    def note_token(self, request):
+        for line in request.split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"authorization":
+                claims = value.split(b".")[1]
+                self.tokens.append(json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4))))
 
     @staticmethod
-    def carry(source, sink):
+    def carry(source, sink, look=None):
         try:
             while data := source.recv(65536):
+                if look is not None:
+                    look(data)
+                    look = None
                 sink.sendall(data)
         except OSError:
             pass

@@ -268,6 +268,61 @@ def test_a_reply_goes_on_while_broken_signalling_is_resumed(lonely_livekit, tmp_
         proxy.close()
 
 
+def test_a_token_that_the_server_renews_is_the_one_that_we_come_back_with(lonely_livekit, tmp_path):
+    livekit = lonely_livekit
+
+    async def talk():
+        async with guest(livekit.url, admitted(duologue)["participant_token"], microphone=False) as one:
+            await one.until("session.created", timeout=30)
+            (agent,) = one.room.remote_participants
+            joined = len(proxy.tokens)
+            grants = {"room": "study", "roomAdmin": True}
+            # The server renews the token of a participant whose claims are changed, as it does every five minutes.
+            await asyncio.to_thread(
+                livekit.api, "RoomService/UpdateParticipant", grants, room="study", identity=agent, metadata="renewed"
+            )
+            await wait_for(lambda: one.room.remote_participants[agent].metadata == "renewed", 10, lambda: "the change")
+            await asyncio.sleep(1)
+            proxy.cut()
+            await asyncio.to_thread(duologue.wait_until_told, "the LiveKit session is resumed", 10)
+            assert [claims.get("metadata") for claims in proxy.tokens[joined:]] == ["renewed"]
+            await one.send({"type": "session.update", "session": {"type": "realtime"}})
+            await one.until("session.updated", timeout=10)
+
+    proxy = Proxy(livekit.port)
+    duologue = Duologue(tmp_path, proxy.url, "--livekit-room", "study", *BARE)
+    try:
+        duologue.wait_until_told("in a LiveKit room")
+        run(talk())
+    finally:
+        duologue.stop()
+        proxy.close()
+
+
+def test_servers_share_rooms_and_one_that_is_full_is_sent_none(lonely_livekit, tmp_path):
+    servers = [Duologue(tmp_path, lonely_livekit.url, "--max-sessions", "1", *BARE) for _ in range(2)]
+    talks = "somebody is in the LiveKit room"
+
+    async def talk():
+        first = admitted(servers[0])["participant_token"]
+        second = admitted(servers[0])["participant_token"]
+        async with guest(lonely_livekit.url, first, microphone=False) as ada:
+            await ada.until("session.created", timeout=30)
+            # The server is told of what a worker has left within seconds, not at once.
+            await asyncio.sleep(3)
+            async with guest(lonely_livekit.url, second, microphone=False) as bob:
+                await bob.until("session.created", timeout=30)
+                assert [one.log.read_text().count(talks) for one in servers] == [1, 1]
+
+    try:
+        for one in servers:
+            one.wait_until_told("rooms of LiveKit are taken")
+        run(talk())
+    finally:
+        for one in servers:
+            one.stop()
+
+
 def test_a_room_is_joined_by_name_and_on_sigterm_left_after_the_conversation(lonely_livekit, tmp_path):
     livekit = lonely_livekit
 

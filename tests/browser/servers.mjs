@@ -1,4 +1,4 @@
-// Servers of a test's own: Duologue as the test wants it, and the real LiveKit server.
+// Servers of a test's own: Duologue as the test wants it, and the real LiveKit server, a TURN server.
 
 import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
@@ -12,7 +12,7 @@ const KEY = "devkey";
 const SECRET = "a-secret-of-more-than-32-characters";
 
 /** The two programs; `cargo xtask test` names them. */
-export const programs = { livekit: process.env.LIVEKIT_SERVER, duologue: process.env.DUOLOGUE_BIN };
+export const programs = { livekit: process.env.LIVEKIT_SERVER, duologue: process.env.DUOLOGUE_BIN, turn: process.env.TURN_SERVER };
 
 async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
@@ -78,6 +78,15 @@ export async function duologue(given, { env = {}, ready = "Duologue is ready", h
     await stop(child);
     throw error;
   }
+}
+
+/** A TURN server on loopback. */
+export async function turnServer() {
+  const folder = await mkdtemp(join(tmpdir(), "duologue-turn-"));
+  const port = await freeUdpPort();
+  const given = ["-public-ip", "127.0.0.1", "-port", String(port), "-users", "ada=lovelace", "-realm", "example.org"];
+  const child = await start(programs.turn, given, join(folder, "turn.log"));
+  return { iceServer: `turn:ada:lovelace@127.0.0.1:${port}`, stop: () => stop(child) };
 }
 
 /** A LiveKit server and a Duologue that takes its rooms. */
