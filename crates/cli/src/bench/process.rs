@@ -37,11 +37,23 @@ impl Process {
     /// # Errors
     /// A system without `/proc`.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        self.cpu_seconds_of(&[""])
+    }
+
+    /// Processor time so far of its threads whose names begin so, seconds.
+    ///
+    /// # Errors
+    /// A system without `/proc`.
+    pub fn cpu_seconds_of(&self, names: &[&str]) -> anyhow::Result<f64> {
         let mut nanoseconds = 0u64;
         let tasks = format!("/proc/{}/task", self.0);
         for thread in std::fs::read_dir(tasks).context("CPU time is read from /proc")? {
-            let stat =
-                std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+            let thread = thread?.path();
+            let name = std::fs::read_to_string(thread.join("comm")).unwrap_or_default();
+            if !names.iter().any(|begin| name.starts_with(begin)) {
+                continue;
+            }
+            let stat = std::fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
             nanoseconds += stat
                 .split_whitespace()
                 .next()

@@ -47,6 +47,8 @@ const LISTEN: Duration = Duration::from_millis(1_500);
 const HELD: Duration = Duration::from_millis(240);
 /// A reply that is not there by then does not come.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Names of the threads that hear.
+const HEARING: &[&str] = &["ear-", "mind-", "rten-"];
 /// Between two rounds.
 const REST: Duration = Duration::from_secs(1);
 
@@ -54,6 +56,8 @@ const REST: Duration = Duration::from_secs(1);
 pub struct Sessions {
     /// Share of a core that a session takes, percent.
     pub cpu_percent: f64,
+    /// Of that, the threads that hear: detector, gate, echo, end of turn.
+    pub hearing_percent: f64,
     /// Memory that a session takes.
     pub megabytes: f64,
     /// From the first sound over a reply until the last that is heard of it, ms.
@@ -168,6 +172,7 @@ pub async fn sessions(
     tokio::time::sleep(idle).await;
     let idle = (process.cpu_seconds()? - empty) / idle.as_secs_f64();
     let (before, started) = (process.cpu_seconds()?, Instant::now());
+    let heard = process.cpu_seconds_of(HEARING)?;
     let held = (0..count).map(|n| hold(&server, Arc::clone(&questions), n, time));
     let mut holding = Box::pin(futures_util::future::try_join_all(held));
     // While they all still run: memory, and what was worked for them.
@@ -177,6 +182,7 @@ pub async fn sessions(
         () = tokio::time::sleep(early) => None,
     };
     let cpu = (process.cpu_seconds()? - before) / started.elapsed().as_secs_f64() - idle;
+    let hearing = (process.cpu_seconds_of(HEARING)? - heard) / started.elapsed().as_secs_f64();
     let grown = process.resident_bytes()?.saturating_sub(memory);
     let rounds = match ended {
         Some(ended) => ended,
@@ -184,6 +190,7 @@ pub async fn sessions(
     };
     let mut sessions = Sessions {
         cpu_percent: cpu.max(0.0) * 100.0 / count as f64,
+        hearing_percent: hearing * 100.0 / count as f64,
         megabytes: grown as f64 / 1e6 / count as f64,
         barge_in: Vec::new(),
         answered: 0,

@@ -62,16 +62,27 @@ pub struct TransportBench {
 }
 
 /// How sessions may hear: what the figures are called by, and the options.
-const EARS: [(&str, &str, &[&str]); 2] = [
+const EARS: [(&str, &str, &[&str]); 3] = [
     (
-        "silero",
-        "Silero and Smart Turn in the process (the default)",
+        "default",
+        "the default ears (Silero, Smart Turn, echoes found)",
         &[],
     ),
     (
+        "no-echo",
+        "Silero and Smart Turn, --echo-cancellation off",
+        &["--echo-cancellation", "off"],
+    ),
+    (
         "light",
-        "the light detector, turns ended by silence",
-        &["--vad", "light:2", "--no-end-of-turn"],
+        "--vad light:2 --no-end-of-turn --echo-cancellation off",
+        &[
+            "--vad",
+            "light:2",
+            "--no-end-of-turn",
+            "--echo-cancellation",
+            "off",
+        ],
     ),
 ];
 
@@ -133,17 +144,19 @@ impl TransportBench {
             ]);
             report.remark(format!(
                 "{} whole sessions over WebRTC with {what}: {:.2}% of a core a session, which makes {per_core:.0} a core, \
-                 and {:.2} MB. {} questions were answered, {} were not; {} replies were spoken over.",
+                 and {:.2} MB; {:.2}% are hearing, the rest is everything else. {} questions were answered, {} were not; {} replies were spoken over.",
                 self.sessions,
                 held.cpu_percent,
                 held.megabytes,
+                held.hearing_percent,
                 held.answered,
                 held.unanswered,
                 held.barge_in.len()
             ));
             figures.insert(
                 format!("sessions_{name}"),
-                json!({"sessions": self.sessions, "cpu_percent": held.cpu_percent, "sessions_a_core": per_core,
+                json!({"sessions": self.sessions, "cpu_percent": held.cpu_percent,
+                       "hearing_percent": held.hearing_percent, "sessions_a_core": per_core,
                        "megabytes": held.megabytes, "barge_in_p50_ms": p50, "barge_in_p95_ms": p95,
                        "answered": held.answered, "unanswered": held.unanswered, "spoken_over": held.barge_in.len()}),
             );

@@ -10,8 +10,9 @@ use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message as Response;
 use livekit_protocol::{
     AddTrackRequest, DataPacket, DisconnectReason, JoinResponse, LeaveRequest, Ping,
-    SessionDescription, SignalRequest, SignalResponse, SignalTarget, SyncState, TrackInfo,
-    TrackPublishedResponse, TrackSource, TrackType, UpdateParticipantMetadata, UpdateSubscription,
+    RoomMovedResponse, SessionDescription, SignalRequest, SignalResponse, SignalTarget, SyncState,
+    TrackInfo, TrackPublishedResponse, TrackSource, TrackType, UpdateParticipantMetadata,
+    UpdateSubscription,
 };
 use prost::Message as _;
 use str0m::media::Mid;
@@ -67,8 +68,8 @@ pub(super) struct Link {
 pub(super) enum Told {
     Nothing,
     Participants(Vec<livekit_protocol::ParticipantInfo>),
-    /// We are in another room now: ours and the others' there.
-    Moved(Vec<livekit_protocol::ParticipantInfo>),
+    /// We are in another room now.
+    Moved(Box<RoomMovedResponse>),
     Token(String),
     Muted(bool),
     Leave(LeaveRequest),
@@ -318,10 +319,10 @@ impl Link {
             }
             Response::Update(update) => return Told::Participants(update.participants),
             Response::RoomMoved(moved) => {
-                if let Some(us) = moved.participant {
-                    self.sid = us.sid;
+                if let Some(us) = &moved.participant {
+                    self.sid.clone_from(&us.sid);
                 }
-                return Told::Moved(moved.other_participants);
+                return Told::Moved(Box::new(moved));
             }
             Response::RefreshToken(token) => return Told::Token(token),
             Response::Mute(mute)

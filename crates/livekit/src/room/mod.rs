@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use duologue_audio::Frame;
 use duologue_audio::opus::OpusError;
 use duologue_rtc::{JitterStatistics, Setup, VoiceIn, VoiceOut};
+use livekit_protocol::RoomMovedResponse;
 use tokio::sync::mpsc;
 
 use crate::audience::Audience;
@@ -197,4 +198,56 @@ fn fresh_token(config: &RoomConfig) -> Result<String, ConnectError> {
         .credentials
         .agent_token(&config.room, &config.identity)
         .map_err(|error| ConnectError::Token(error.to_string()))
+}
+
+/// We were moved: from now on we come back to the other room, with the token that lets us in there.
+fn follow(config: &mut RoomConfig, token: &mut String, moved: &RoomMovedResponse) {
+    if !moved.token.is_empty() {
+        token.clone_from(&moved.token);
+    }
+    if let Some(room) = &moved.room {
+        config.room.clone_from(&room.name);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::Credentials;
+
+    #[test]
+    fn who_was_moved_comes_back_to_the_other_room() {
+        let mut config = RoomConfig {
+            server: "wss://livekit.example".into(),
+            room: "first".into(),
+            identity: "agent".into(),
+            access: Access {
+                credentials: Credentials::new("key", "a-secret-of-more-than-32-characters")
+                    .unwrap(),
+                token: None,
+            },
+            participant: None,
+            patience: Duration::from_secs(60),
+        };
+        let mut token = "of the first".to_owned();
+        let moved = RoomMovedResponse {
+            room: Some(livekit_protocol::Room {
+                name: "second".into(),
+                ..livekit_protocol::Room::default()
+            }),
+            token: "of the second".into(),
+            ..RoomMovedResponse::default()
+        };
+        follow(&mut config, &mut token, &moved);
+        assert_eq!(
+            (config.room.as_str(), token.as_str()),
+            ("second", "of the second")
+        );
+        follow(&mut config, &mut token, &RoomMovedResponse::default());
+        assert_eq!(
+            (config.room.as_str(), token.as_str()),
+            ("second", "of the second")
+        );
+    }
 }

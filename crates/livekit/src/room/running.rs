@@ -13,7 +13,7 @@ use str0m::{Event, IceConnectionState};
 use tokio::sync::mpsc;
 
 use super::link::{Link, SignalWire, Told, leaving, signal, unix_ms};
-use super::{Room, RoomCommand, RoomConfig, RoomEnd, RoomEvent, RoomHandler, fresh_token};
+use super::{Room, RoomCommand, RoomConfig, RoomEnd, RoomEvent, RoomHandler, follow, fresh_token};
 use crate::audience::Change;
 use crate::connection::{Datagram, Polled};
 use crate::error::ConnectError;
@@ -255,9 +255,15 @@ impl<H: RoomHandler> Running<'_, H> {
                 let changes = self.room.audience.update(&infos);
                 self.changed(changes);
             }
-            Told::Moved(others) => {
+            Told::Moved(moved) => {
+                follow(&mut self.room.config, &mut self.room.token, &moved);
+                tracing::info!(
+                    room = self.room.config.room,
+                    "moved to another LiveKit room"
+                );
                 let ours = self.room.config.identity.clone();
-                let changes = self.room.audience.joined(&ours, &others);
+                let others = &moved.other_participants;
+                let changes = self.room.audience.joined(&ours, others);
                 self.changed(changes);
             }
             Told::Token(token) => self.room.token = token,
