@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -105,9 +106,6 @@ impl Process {
         self.child = Some(child);
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
-            if self.is_ready().await {
-                return Ok(());
-            }
             if let Some(status) = self
                 .child
                 .as_mut()
@@ -118,6 +116,9 @@ impl Process {
                     program.display(),
                     status?
                 );
+            }
+            if self.is_ready().await {
+                return Ok(());
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -189,7 +190,21 @@ impl Process {
     }
 }
 
+/// Where ports are looked for: below those that systems give to connections, so that none is taken while its program
+/// is being started again.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// An address that nobody has, another one each time.
 fn free() -> anyhow::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    Ok(listener.local_addr()?)
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    // Benches that run at once begin at places of their own.
+    let first = (std::process::id() % 97) as u16 * 120;
+    for _ in PORTS {
+        let step = TRIED.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + (first.wrapping_add(step)) % (PORTS.end - PORTS.start);
+        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    bail!("no port from {} to {} is free", PORTS.start, PORTS.end)
 }
