@@ -58,6 +58,7 @@ impl ServeCommand {
         let metrics = metrics::start()?;
         let webrtc = self.webrtc(address).await?;
         let livekit = self.livekit.config()?;
+        let journal = self.journal()?;
         let store = VoicepackStore::open_default()?;
         self.have_models(&store).await?;
         let (engines, worker) = self.load(&store).await?;
@@ -70,7 +71,7 @@ impl ServeCommand {
             .await?
             .with_webrtc(webrtc)
             .with_livekit(livekit.clone())
-            .with_journal(self.journal()?);
+            .with_journal(journal);
         let orchestrator = Arc::new(orchestrator);
         let (livekit, failure) = livekit
             .map(|config| self.livekit.start(config, Arc::clone(&orchestrator)))
