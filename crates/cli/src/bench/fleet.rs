@@ -167,6 +167,10 @@ impl FleetBench {
         tokio::time::timeout(PATIENCE, registered)
             .await
             .context("the workers did not announce themselves")??;
+        // The fleet hears of it a moment later.
+        while fleet.workers().len() < all {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         // Each speaks once, so that its speed is known.
         for number in 1..=all {
             let others = (1..=all).filter(|other| *other != number);
@@ -383,8 +387,17 @@ impl Redis {
             .spawn()
             .context("cannot start redis-server; install it (`apt-get install redis-server`)")?;
         let url = format!("redis://127.0.0.1:{port}");
-        let registry = RedisRegistry::open(&url)?;
-        registry.connected(PATIENCE).await?;
+        let started = Instant::now();
+        while tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .is_err()
+        {
+            if started.elapsed() > PATIENCE {
+                bail!("redis-server does not listen; its messages are above");
+            }
+            // Nothing tells a client that a port has begun to listen.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         Ok(Self {
             url,
             _process: process,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use duologue_registry::Registry;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::view::View;
@@ -23,6 +24,8 @@ pub(super) struct Loads {
     view: Arc<View>,
     process: String,
     running: Mutex<HashMap<String, Running>>,
+    /// Has workers asked what they have loaded, where they do not tell of it themselves.
+    soon: Option<watch::Sender<()>>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -34,12 +37,18 @@ enum Running {
 }
 
 impl Loads {
-    pub(super) fn new(registry: Arc<dyn Registry>, view: Arc<View>, process: &str) -> Arc<Self> {
+    pub(super) fn new(
+        registry: Arc<dyn Registry>,
+        view: Arc<View>,
+        process: &str,
+        soon: Option<watch::Sender<()>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             registry,
             view,
             process: process.to_owned(),
             running: Mutex::default(),
+            soon,
         })
     }
 
@@ -108,6 +117,9 @@ impl Loads {
             }
         };
         if loaded.is_ok() {
+            if let Some(soon) = &self.soon {
+                soon.send_replace(());
+            }
             // Nobody else should begin before everybody knows.
             self.told(&load.voice, TOLD).await;
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use duologue_registry::{MemoryRegistry, Registry, Snapshot, VoiceRecord};
 use duologue_rpc::Model;
 use futures_util::future::join_all;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -36,6 +36,8 @@ pub use slot::Slot;
 const ATTEMPTS: usize = 3;
 /// Times that others may be quicker before a decision waits for news.
 const RACES: usize = 8;
+/// Longest wait for a load that nothing stands in for; then the session that is opened waits for it.
+const COLD_PATIENCE: Duration = Duration::from_secs(30);
 /// Longest wait for a worker on a list to say what it is.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
@@ -122,11 +124,18 @@ struct Inner {
     slots: Arc<Slots>,
     loads: Arc<Loads>,
     queue: Arc<Queue>,
-    /// Workers that announce themselves nowhere, and where what they say is written down.
-    list: Option<(MemoryRegistry, Arc<Notify>)>,
+    list: Option<List>,
     /// Ends the fleet's tasks with it.
     stop: CancellationToken,
     _stop: DropGuard,
+}
+
+/// Workers that announce themselves nowhere.
+struct List {
+    /// Where what they say is written down.
+    registry: MemoryRegistry,
+    /// Has them asked at once.
+    soon: watch::Sender<()>,
 }
 
 impl Fleet {
@@ -150,7 +159,10 @@ impl Fleet {
                 tracing::warn!(worker = name, %error, "left out");
             }
         }
-        let list = (registry.clone(), Arc::default());
+        let list = List {
+            registry: registry.clone(),
+            soon: watch::Sender::new(()),
+        };
         Self::new(Arc::new(registry), policy, given, Some(list))
     }
 
@@ -164,13 +176,14 @@ impl Fleet {
         registry: Arc<dyn Registry>,
         policy: Policy,
         given: HashMap<String, VoiceClient>,
-        list: Option<(MemoryRegistry, Arc<Notify>)>,
+        list: Option<List>,
     ) -> Self {
         let mut snapshots = registry.watch();
         let view = Arc::new(View::new(&snapshots.borrow_and_update()));
         let clients = Arc::new(Clients::new(given));
         let (slots, returned) = Slots::new(Arc::clone(&registry), Arc::clone(&view));
-        let loads = Loads::new(registry, Arc::clone(&view), slots.process());
+        let soon = list.as_ref().map(|list| list.soon.clone());
+        let loads = Loads::new(registry, Arc::clone(&view), slots.process(), soon);
         let stop = CancellationToken::new();
         let following = {
             let (view, clients) = (Arc::clone(&view), Arc::clone(&clients));
@@ -200,7 +213,7 @@ impl Fleet {
     /// Asks the workers of a list what they are, and goes on asking. One that does not answer is asked on, and left
     /// out until it does; if none answers, all stay as they are.
     pub async fn asked(self) -> Self {
-        let Some((registry, soon)) = &self.inner.list else {
+        let Some(List { registry, soon }) = &self.inner.list else {
             return self;
         };
         let workers: Vec<(&String, &VoiceClient)> = self.inner.clients.given().collect();
@@ -222,7 +235,7 @@ impl Fleet {
                 registry.clone(),
                 name.clone(),
                 client.clone(),
-                Arc::clone(soon),
+                soon.subscribe(),
             );
             tokio::spawn(self.inner.stop.clone().run_until_cancelled_owned(asking));
         }
@@ -256,28 +269,28 @@ impl Fleet {
                 None => inner.queue.is_clear(wanted),
             };
             let found = match may_try {
-                true => inner.decide(wanted, Instant::now() < stand_in),
+                true => inner.decide(wanted, stand_in, started + COLD_PATIENCE),
                 false => Found::Busy,
             };
-            let loading = match found {
+            let patience = match found {
                 Found::Reserved(route) => match inner.take(wanted, route).await? {
                     Some(leased) => return Ok(leased),
                     None if races < RACES => {
                         races += 1;
                         continue;
                     }
-                    None => false,
+                    None => None,
                 },
-                Found::Loading => true,
-                Found::Busy => false,
+                Found::Loading(patience) => Some(patience),
+                Found::Busy => None,
                 Found::Nobody if !wanted.avoid.is_empty() || inner.is_unknown(wanted) => {
                     return Err(inner.refusal(wanted));
                 }
-                Found::Nobody => false,
+                Found::Nobody => None,
             };
-            if loading {
+            if let Some(patience) = patience {
                 // Whether the load or the patience ends first, it is decided anew.
-                let _ = tokio::time::timeout_at(stand_in, changes.changed()).await;
+                let _ = tokio::time::timeout_at(patience, changes.changed()).await;
                 continue;
             }
             if place.is_none() {
@@ -312,7 +325,7 @@ impl Fleet {
             let worker = leased.worker.clone();
             match leased.open(session_id.clone(), lead).await {
                 Ok(session) => {
-                    self.look_again();
+                    self.note_loaded(&session.choice().voice);
                     return Ok(session);
                 }
                 Err(error @ (VoiceError::Busy(_) | VoiceError::Worker(_))) => {
@@ -377,10 +390,12 @@ impl Fleet {
         }
     }
 
-    /// Has the workers of a list asked what is in their memories.
-    fn look_again(&self) {
-        if let Some((_, soon)) = &self.inner.list {
-            soon.notify_waiters();
+    /// A voice has been spoken with, so it is in memory; who announces itself nowhere is asked.
+    fn note_loaded(&self, voice: &str) {
+        if let Some(list) = &self.inner.list
+            && !self.is_resident(voice)
+        {
+            list.soon.send_replace(());
         }
     }
 }
@@ -389,8 +404,8 @@ impl Fleet {
 enum Found {
     /// One that is counted on already.
     Reserved(Route),
-    /// The voice is being loaded, and may be there soon.
-    Loading,
+    /// The voice is being loaded, and is waited for until then.
+    Loading(Instant),
     /// None with room.
     Busy,
     /// None at all.
@@ -398,16 +413,20 @@ enum Found {
 }
 
 impl Inner {
-    fn decide(&self, wanted: &Wanted, patient: bool) -> Found {
-        let voice = &wanted.voice.voice;
-        let waits = |route: &Route| {
-            let loads = route.because == Because::StandsInWhileLoading;
-            loads && patient && !self.loads.has_failed(voice)
+    /// Decides. A voice that is being loaded is waited for until `stand_in` where another can stand in, and else until
+    /// `cold`.
+    fn decide(&self, wanted: &Wanted, stand_in: Instant, cold: Instant) -> Found {
+        let now = Instant::now();
+        let waits_until = |route: &Route| {
+            let load = route.load.as_ref()?;
+            let until = match route.because {
+                Because::Cold => cold,
+                _ => stand_in,
+            };
+            (now < until && !self.loads.has_failed(&load.voice)).then_some(until)
         };
-        match self
-            .view
-            .decide(wanted, &self.policy, |route| !waits(route))
-        {
+        let reserve = |route: &Route| waits_until(route).is_none();
+        match self.view.decide(wanted, &self.policy, reserve) {
             Decision::Speak(route) => {
                 if let Some(load) = &route.load {
                     match self.clients.of(&load.worker) {
@@ -415,10 +434,10 @@ impl Inner {
                         Err(error) => tracing::warn!(%error, "a voice cannot be loaded"),
                     }
                 }
-                if waits(&route) {
-                    return Found::Loading;
+                match waits_until(&route) {
+                    Some(until) => Found::Loading(until),
+                    None => Found::Reserved(route),
                 }
-                Found::Reserved(route)
             }
             Decision::Busy { .. } => Found::Busy,
             Decision::Nobody => Found::Nobody,

@@ -1,6 +1,5 @@
 //! Workers that announce themselves nowhere: they are asked what they are, again and again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use duologue_registry::{
@@ -8,7 +7,7 @@ use duologue_registry::{
     WorkerRecord,
 };
 use duologue_rpc::{GetCapabilitiesResponse, Model};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::voice::{VoiceClient, VoiceError};
 
@@ -45,13 +44,13 @@ pub(super) async fn go_on(
     registry: MemoryRegistry,
     name: String,
     client: VoiceClient,
-    soon: Arc<Notify>,
+    mut soon: watch::Receiver<()>,
 ) {
     let mut misses = 0;
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
-            () = soon.notified() => {}
+            Ok(()) = soon.changed() => {}
         }
         match ask(&registry, &name, &client).await {
             Ok(()) => {

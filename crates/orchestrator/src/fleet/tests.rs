@@ -430,11 +430,24 @@ async fn a_voice_in_no_memory_is_loaded_once_in_the_fleet_and_speaks_from_then_o
         let amy = amy.clone();
         async move { patient.acquire(&amy).await.map(|leased| leased.voice.voice) }
     });
+    // And nothing stands in for a text of its own.
+    let reading = tokio::spawn({
+        let (fleet, text) = (
+            fleets[1].clone(),
+            Wanted {
+                mode: Mode::Text,
+                ..amy.clone()
+            },
+        );
+        async move { fleet.acquire(&text).await.map(|leased| leased.voice.voice) }
+    });
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
+    assert!(!waiting.is_finished() && !reading.is_finished());
     may_finish.add_permits(10);
     assert_eq!(waiting.await.unwrap().unwrap(), "amy");
+    assert_eq!(reading.await.unwrap().unwrap(), "amy");
     for fleet in &fleets {
         while !fleet.is_resident("amy") {
             tokio::task::yield_now().await;

@@ -125,13 +125,14 @@ pub fn route(wanted: &Wanted, workers: &[WorkerState], policy: &Policy) -> Decis
                 .flatten();
             match stand_in {
                 Some(entry) => {
-                    let load = Load {
-                        worker: Arc::clone(&cold.worker.record),
-                        voice: wanted.voice.voice.clone(),
-                    };
+                    let load = judge.load_on(&cold);
                     speak(&entry, Because::StandsInWhileLoading, Some(load))
                 }
-                None => speak(&cold, Because::Cold, None),
+                None => {
+                    // Where residency is nothing to the policy, each worker loads for itself.
+                    let load = policy.prefer_resident.then(|| judge.load_on(&cold));
+                    speak(&cold, Because::Cold, load)
+                }
             }
         }
         None => match judge.stand_in(workers) {
@@ -253,6 +254,14 @@ impl<'a> Judge<'a> {
         }
         let other_family = of.is_none_or(|of| of.family != voice.family);
         self.with_room(worker, &voice.name, true, (rank, other_family), &voice.tags)
+    }
+
+    /// The load of the wanted voice where it is on the disk.
+    fn load_on(&self, cold: &Entry<'_>) -> Load {
+        Load {
+            worker: Arc::clone(&cold.worker.record),
+            voice: cold.voice.to_owned(),
+        }
     }
 
     fn stand_in(&self, workers: &'a [WorkerState]) -> Option<Entry<'a>> {

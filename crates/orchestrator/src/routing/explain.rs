@@ -186,7 +186,8 @@ impl fmt::Display for Explanation {
             )?,
             _ => writeln!(f, "Nobody speaks: no worker would do")?,
         }
-        if let Some(worker) = &self.load_on {
+        let stands_in = self.because == Some(Because::StandsInWhileLoading);
+        if let Some(worker) = self.load_on.as_ref().filter(|_| stands_in) {
             writeln!(f, "{worker} loads the wanted voice, for the next turn")?;
         }
         section(f, "For the wanted voice, the best first", &self.candidates)?;

@@ -472,7 +472,7 @@ proptest! {
                 if let Some(load) = &route.load {
                     let on_disk = load.worker.voice(&load.voice).unwrap();
                     prop_assert!(!on_disk.resident && load.voice == wanted.voice.voice);
-                    prop_assert!(!is_wanted);
+                    prop_assert_eq!(is_wanted, load.worker == route.worker);
                 }
                 if is_wanted && !voice.resident && policy.prefer_resident {
                     let resident_with_room = workers.iter().any(|state| {
