@@ -7,7 +7,7 @@ use duologue_registry::{VoiceRecord, WorkerRecord, WorkerState};
 use serde::Serialize;
 
 use super::policy::Policy;
-use super::price::{first_audio, load, room};
+use super::price::{self, first_audio, load, room};
 use crate::fleet::{Mode, Wanted};
 
 /// What is to be done.
@@ -95,7 +95,7 @@ pub(super) struct Merit {
     pub distance: (usize, bool),
     pub not_resident: bool,
     pub missing_tags: usize,
-    pub load: u64,
+    pub load: price::Load,
     pub first_audio: u32,
     pub not_last: bool,
 }

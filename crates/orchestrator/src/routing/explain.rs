@@ -50,8 +50,10 @@ pub struct Preferences {
     pub resident: bool,
     /// Tags of the policy that it lacks.
     pub missing_tags: usize,
-    /// Share of it that is taken with this session, percent.
-    pub load_percent: f64,
+    /// What its sessions take of its speed beyond half of it, this one included, percent.
+    pub strain_percent: f64,
+    /// Share of its slots that is taken, with this session and with what waits, percent.
+    pub share_percent: f64,
     /// Slots that are taken.
     pub taken: u32,
     /// Slots that there is room for; `None`: unlimited.
@@ -133,7 +135,8 @@ impl<'a> Judge<'a> {
             preferences: Some(Preferences {
                 resident: entry.resident,
                 missing_tags: entry.merit.missing_tags,
-                load_percent: entry.merit.load as f64 / 1e4,
+                strain_percent: entry.merit.load.strain as f64 / 1e4,
+                share_percent: entry.merit.load.share as f64 / 1e4,
                 taken: entry.worker.taken,
                 room: Some(entry.room).filter(|room| *room != u32::MAX),
                 queue_depth: record.live.queue_depth,
@@ -208,7 +211,11 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, candidates: &[Candidate]) ->
             (None, Some(p)) => {
                 let voice = candidate.voice.as_deref().unwrap_or_default();
                 let place = if p.resident { "in memory" } else { "on disk" };
-                write!(f, "{voice} {place}; load {:.1}% (", p.load_percent)?;
+                write!(f, "{voice} {place}; ")?;
+                if p.strain_percent > 0.0 {
+                    write!(f, "strained by {:.0}%; ", p.strain_percent)?;
+                }
+                write!(f, "share {:.1}% (", p.share_percent)?;
                 match p.room {
                     Some(room) => write!(f, "{} of {room} taken", p.taken)?,
                     None => write!(f, "{} taken", p.taken)?,

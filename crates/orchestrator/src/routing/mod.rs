@@ -6,8 +6,8 @@
 //!
 //! 1. the voice is resident, where the policy prefers that;
 //! 2. more of the policy's tags;
-//! 3. less load: the share of the worker's speed that its sessions take, this one included, and those that wait
-//!    counted like sessions;
+//! 3. less load, this session included and utterances that wait counted like sessions: first by what sessions take of
+//!    the worker's measured speed beyond half of it, then by the share of its slots;
 //! 4. the shorter median time to first sound, in steps of 25 ms;
 //! 5. the worker that spoke for this session last;
 //! 6. the smaller hash of session and worker, so that equals share new sessions; then the name.

@@ -7,6 +7,8 @@ use crate::fleet::Mode;
 /// Steps of a measured speed between two powers of two. Speeds of equal machines differ by what the last minute
 /// brought; within a step they count as equal.
 const STEPS: f32 = 8.0;
+/// Up to this share of its speed, a worker is at ease.
+const EASE: f64 = 0.5;
 /// Time to first sound, to the nearest step of this, ms.
 const FIRST_AUDIO_STEP: f32 = 25.0;
 
@@ -26,17 +28,29 @@ pub fn room(live: &LiveFigures, mode: Mode) -> u32 {
     slots.min(((speed + 1e-3) as u32).max(1))
 }
 
-/// The share of a worker that its sessions take with one more, in millionths. Above a million it cannot keep up.
-pub(super) fn load(worker: &WorkerState) -> u64 {
+/// What one more session does to a worker, with those that it has and the utterances that wait there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Load {
+    /// What its sessions take of its speed beyond half of it, in millionths. Below, nobody is served better elsewhere,
+    /// and measured speeds differ by chance.
+    pub strain: u64,
+    /// The share of its slots that is taken, in millionths.
+    pub share: u64,
+}
+
+pub(super) fn load(worker: &WorkerState) -> Load {
     let live = &worker.record.live;
     let sessions = f64::from(worker.taken) + f64::from(live.queue_depth) + 1.0;
-    let by_speed = sessions * f64::from(price(live.real_time_factor));
-    let by_slots = match live.slots {
+    let slots = match live.slots {
         // Unknown: the fewest sessions.
-        0 => sessions / 1e4,
-        slots => (f64::from(worker.taken) + 1.0) / f64::from(slots),
+        0 => 1e4,
+        slots => f64::from(slots),
     };
-    (by_speed.max(by_slots) * 1e6) as u64
+    let millionths = |share: f64| (share.max(0.0) * 1e6) as u64;
+    Load {
+        strain: millionths(sessions * f64::from(price(live.real_time_factor)) - EASE),
+        share: millionths(sessions / slots),
+    }
 }
 
 /// The share of a worker's time that one session takes, rounded up to a step.
