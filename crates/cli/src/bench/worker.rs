@@ -213,9 +213,15 @@ impl Seen {
         let due = |n: usize| first + FRAME_MS * n as f64;
         let late = came.iter().enumerate();
         self.late.extend(late.map(|(n, at)| (at - due(n)).max(0.0)));
-        // Until the lead is full.
-        let ahead = (f64::from(lead_ms) / FRAME_MS).ceil() as usize + 1;
-        let paced = came.windows(2).skip(ahead);
+        // How far the frame is ahead of a player, when it comes.
+        let ahead = |n: usize, at: f64| due(n + 1) - at;
+        let full = f64::from(lead_ms) - FRAME_MS / 2.0;
+        let full = came
+            .iter()
+            .enumerate()
+            .position(|(n, at)| ahead(n, *at) >= full);
+        // Where the voice was too slow for that, all frames count.
+        let paced = came.windows(2).skip(full.map_or(0, |n| n + 1));
         self.jitter
             .extend(paced.map(|two| (two[1] - two[0] - FRAME_MS).abs()));
     }
@@ -261,9 +267,11 @@ mod tests {
         // Four at once, then one every 20 ms, then one that is 50 ms later.
         seen.add(&[100.0, 100.0, 100.0, 100.0, 120.0, 140.0, 210.0], 60);
         assert_eq!(seen.first, [100.0]);
-        assert_eq!(seen.jitter, [0.0, 50.0]);
+        assert_eq!(seen.jitter, [0.0, 0.0, 50.0]);
         assert_eq!(seen.late, [0.0; 7]);
-        seen.add(&[10.0, 35.0], 20);
+        // Never ahead.
+        seen.add(&[10.0, 35.0], 60);
         assert_eq!(seen.late[7..], [0.0, 5.0]);
+        assert_eq!(seen.jitter[3..], [5.0]);
     }
 }
