@@ -19,6 +19,10 @@ use sonora::{AudioProcessing, Config, StreamConfig};
 use crate::echo_watch::EchoWatch;
 use crate::{SAMPLE_RATE, VadError, samples};
 
+/// Steps after the last played sound in which its echo may still come: a second.
+const ECHO_TAIL: u32 = 100;
+/// Mean square below which nothing is played: -80 dBFS.
+const SILENCE: f32 = 1e-8;
 /// Samples in a step.
 const STEP: usize = samples(10) as usize;
 
@@ -37,7 +41,7 @@ pub enum EchoCancellation {
     /// Never.
     #[default]
     Off,
-    /// Once it is found that it is there: usually after a second of it. Looked for in the first 20 s that are
+    /// Once it is found that it is there: usually after a second of it. Looked for in the first 8 s that are
     /// played.
     Auto,
     /// Always.
@@ -69,6 +73,8 @@ pub struct SoundCleaner {
     canceller: Option<AudioProcessing>,
     /// Whether the canceller's work is listened to; `None`: always.
     watch: Option<EchoWatch>,
+    /// Steps since something was played.
+    quiet: u32,
     reducer: Option<AudioProcessing>,
     heard: Vec<f32>,
     played: Vec<f32>,
@@ -101,6 +107,7 @@ impl SoundCleaner {
             canceller,
             watch: (config.echo == EchoCancellation::Auto).then(EchoWatch::default),
             reducer,
+            quiet: ECHO_TAIL,
             heard: Vec::with_capacity(STEP),
             played: Vec::with_capacity(STEP),
             step: [0.0; STEP],
@@ -150,7 +157,16 @@ impl SoundCleaner {
     fn process(&mut self) -> Result<(), VadError> {
         let failed = |error: sonora::Error| VadError::run("sound cleaning", error.to_string());
         self.step.copy_from_slice(&self.heard);
-        if let Some(canceller) = &mut self.canceller {
+        let played = energy(&self.played);
+        self.quiet = if played < SILENCE {
+            self.quiet.saturating_add(1)
+        } else {
+            0
+        };
+        // Where it is only looked for an echo, there is nothing to be found while nothing is played.
+        let looking = self.watch.as_ref().is_some_and(|watch| !watch.is_found());
+        let idle = looking && self.quiet >= ECHO_TAIL;
+        if let Some(canceller) = self.canceller.as_mut().filter(|_| !idle) {
             let mut left = [0.0; STEP];
             canceller
                 .process_render_f32(&[&self.played], &mut [&mut left])
@@ -160,12 +176,7 @@ impl SoundCleaner {
                 .map_err(failed)?;
             if let Some(watch) = &mut self.watch {
                 let known = statistics(canceller);
-                watch.step(
-                    energy(&self.played),
-                    energy(&self.heard),
-                    energy(&left),
-                    &known,
-                );
+                watch.step(played, energy(&self.heard), energy(&left), &known);
             }
             if self.watch.as_ref().is_none_or(EchoWatch::is_found) {
                 self.step = left;

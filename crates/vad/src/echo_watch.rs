@@ -12,8 +12,8 @@ use crate::EchoStatistics;
 
 /// Steps of 10 ms in a second.
 const SECOND: u32 = 100;
-/// Played sound after which nothing is expected any more.
-const PATIENCE: u32 = 20 * SECOND;
+/// Played sound after which nothing is expected any more: twice of what an echo takes to be found.
+const PATIENCE: u32 = 8 * SECOND;
 /// Played sound within which a delay has to prove itself.
 const TRIAL: u32 = 4 * SECOND;
 /// What a canceller takes out, in dB, when there is an echo: without one, and somebody speaking
@@ -132,7 +132,7 @@ mod tests {
             watch.step(0.0, 0.001, 0.001, &known(12, 0.0));
         }
         assert!(!watch.is_given_up(), "nothing was played");
-        seconds(&mut watch, 19, known(12, 0.5));
+        seconds(&mut watch, 7, known(12, 0.5));
         assert!(!watch.is_found() && !watch.is_given_up());
         seconds(&mut watch, 2, known(12, 0.5));
         assert!(watch.is_given_up());
