@@ -11,6 +11,7 @@ mod memory;
 mod record;
 mod redis;
 mod snapshot;
+mod told;
 
 use std::time::Duration;
 

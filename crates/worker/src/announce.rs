@@ -6,8 +6,8 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use duologue_registry::{Capabilities, Hardware, LiveFigures, VoiceRecord, WorkerRecord};
-use duologue_rpc::{GetCapabilitiesResponse, Model};
+use duologue_registry::WorkerRecord;
+use duologue_rpc::GetCapabilitiesResponse;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -72,54 +72,11 @@ pub(crate) async fn keep(worker: Weak<Inner>, place: Place, records: watch::Send
     }
 }
 
+/// What the worker tells of itself, and what others have to tell it.
 fn record(worker: GetCapabilitiesResponse, place: &Place) -> WorkerRecord {
-    let hardware = worker.hardware.unwrap_or_default();
-    let live = worker.live.unwrap_or_default();
-    WorkerRecord {
-        name: worker.worker,
-        address: place.address.clone(),
-        version: worker.version,
-        capabilities: Capabilities {
-            // Frames leave as they are made.
-            streaming: true,
-            zero_shot: worker.zero_shot,
-            lora: worker.lora,
-            cpu_ok: worker.cpu_ok,
-            emotive: worker.emotive,
-            languages: worker.languages,
-        },
-        hardware: Hardware {
-            host: place.host.clone(),
-            device: hardware.device,
-            model: String::new(),
-            cores: hardware.cores,
-            memory_bytes: hardware.memory_bytes,
-        },
-        tags: place.tags.clone(),
-        voices: worker.models.into_iter().map(voice).collect(),
-        live: LiveFigures {
-            real_time_factor: live.real_time_factor as f32,
-            queue_depth: live.queue_depth,
-            first_audio_p50_ms: live.first_audio_p50_ms as f32,
-            first_audio_p95_ms: live.first_audio_p95_ms as f32,
-            free_slots: worker.free_sessions,
-            slots: worker.max_sessions,
-        },
-        draining: worker.draining,
-        // The audio format, which has no other value in this version of the interface.
-        ..WorkerRecord::default()
-    }
-}
-
-fn voice(model: Model) -> VoiceRecord {
-    VoiceRecord {
-        name: model.name,
-        family: model.family,
-        languages: model.languages,
-        tags: model.tags,
-        speakers: model.speakers,
-        resident: model.resident,
-        default: model.is_default,
-        resident_bytes: model.resident_bytes,
-    }
+    let mut record = WorkerRecord::from(worker);
+    record.address.clone_from(&place.address);
+    record.hardware.host.clone_from(&place.host);
+    record.tags.clone_from(&place.tags);
+    record
 }

@@ -370,7 +370,7 @@ impl Fleet {
         for state in workers {
             let record = &state.record;
             if !record.unlisted {
-                let models = record.voices.iter().cloned().map(probe::model);
+                let models = record.voices.iter().cloned().map(Model::from);
                 models.for_each(|model| merge(&mut voices, model));
                 continue;
             }
