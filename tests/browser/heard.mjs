@@ -49,13 +49,17 @@ export async function transcribed(page, server = serverUrl()) {
   return (await answer.json()).text;
 }
 
-const words = (text) => text.toLowerCase().replace(/[^a-z0-9' ]+/g, " ").split(/\s+/).filter(Boolean);
+const letters = (text) => [...text.toLowerCase().replace(/[^a-z0-9]+/g, "")];
 
-/** How many of the words that were written were also heard, in their order (longest common subsequence). */
+/**
+ * How much of what was written was also heard: letters in their order (longest common subsequence), because a
+ * recognizer takes a word or two of a short sentence for others that sound alike. Sentences that have nothing to do
+ * with each other share about half.
+ */
 export function share(written, heard) {
-  const [a, b] = [words(written), words(heard)];
+  const [a, b] = [letters(written), letters(heard)];
   let row = new Array(b.length + 1).fill(0);
-  for (const word of a) row = row.reduce((next, above, j) => (next.push(j === 0 ? 0 : word === b[j - 1] ? row[j - 1] + 1 : Math.max(above, next[j - 1])), next), []);
+  for (const letter of a) row = row.reduce((next, above, j) => (next.push(j === 0 ? 0 : letter === b[j - 1] ? row[j - 1] + 1 : Math.max(above, next[j - 1])), next), []);
   return row.at(-1) / Math.max(1, a.length);
 }
 

@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn the_sound_is_sent_as_a_file_and_the_words_come_back() {
         let (url, served) = far_end(
-            "HTTP/1.1 200 OK\r\nContent-Length: 24\r\nConnection: close\r\n\r\n{\"text\":\" Good morning.\"}",
+            "HTTP/1.1 200 OK\r\nContent-Length: 25\r\nConnection: close\r\n\r\n{\"text\":\" Good morning.\"}",
         );
         let transcript = asked(url, &Cancel::default()).unwrap();
         assert_eq!(transcript.text, "Good morning.");

@@ -182,6 +182,11 @@ async fn small() -> (Client, std::sync::Arc<TestVoices>) {
         voice_ttl: Some(Duration::from_secs(600)),
         min_residency: Duration::from_secs(60),
         evict_interval: Duration::from_secs(10),
+        // Longer than any voice stays.
+        timeouts: Timeouts {
+            idle_session: Duration::from_secs(3_600),
+            ..Timeouts::default()
+        },
         ..config()
     })
     .await;

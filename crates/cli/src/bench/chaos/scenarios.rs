@@ -503,14 +503,24 @@ impl ChaosBench {
 
 /// Which worker has a session.
 async fn speaks(workers: &[Process]) -> anyhow::Result<usize> {
-    for (at, worker) in workers.iter().enumerate() {
-        let mut client = TtsWorkerClient::connect(worker.url()).await?;
-        let models = client.list_models(ListModelsRequest {}).await?.into_inner();
-        if models.models.iter().any(|model| model.sessions > 0) {
-            return Ok(at);
+    let began = Instant::now();
+    loop {
+        let mut with_session = Vec::new();
+        for (at, worker) in workers.iter().enumerate() {
+            let mut client = TtsWorkerClient::connect(worker.url()).await?;
+            let models = client.list_models(ListModelsRequest {}).await?.into_inner();
+            if models.models.iter().any(|model| model.sessions > 0) {
+                with_session.push(at);
+            }
+        }
+        match with_session[..] {
+            [] => bail!("no worker has a session"),
+            [at] => return Ok(at),
+            // The session of the conversation before has not been ended yet.
+            _ if began.elapsed() < Duration::from_secs(1) => tokio::time::sleep(AGAIN).await,
+            _ => bail!("several workers have a session"),
         }
     }
-    bail!("no worker has a session")
 }
 
 /// Goes on with a conversation, as soon as it is let in.
