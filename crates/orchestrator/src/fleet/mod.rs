@@ -284,6 +284,8 @@ impl Fleet {
                 Found::Loading(patience) => Some(patience),
                 Found::Busy => None,
                 Found::Nobody if !wanted.avoid.is_empty() || inner.is_unknown(wanted) => {
+                    // Who was away may be back: whoever asks again in a moment finds it.
+                    self.ask_now();
                     return Err(inner.refusal(wanted));
                 }
                 Found::Nobody => None,
@@ -392,9 +394,14 @@ impl Fleet {
 
     /// A voice has been spoken with, so it is in memory; who announces itself nowhere is asked.
     fn note_loaded(&self, voice: &str) {
-        if let Some(list) = &self.inner.list
-            && !self.is_resident(voice)
-        {
+        if !self.is_resident(voice) {
+            self.ask_now();
+        }
+    }
+
+    /// Has the workers of a list asked at once what they are.
+    fn ask_now(&self) {
+        if let Some(list) = &self.inner.list {
             list.soon.send_replace(());
         }
     }

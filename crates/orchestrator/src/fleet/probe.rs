@@ -11,6 +11,8 @@ use crate::voice::{VoiceClient, VoiceError};
 pub(super) const LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 /// How often a worker is asked.
 const EVERY: Duration = Duration::from_secs(5);
+/// How often one that is away is.
+const EVERY_WHILE_AWAY: Duration = Duration::from_secs(1);
 /// Times that it may not answer before it is taken for gone.
 const MISSES: u32 = 2;
 
@@ -47,8 +49,12 @@ pub(super) async fn go_on(
 ) {
     let mut misses = 0;
     loop {
+        let pause = match misses {
+            0 => EVERY,
+            _ => EVERY_WHILE_AWAY,
+        };
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
             Ok(()) = soon.changed() => {}
         }
         match ask(&registry, &name, &client).await {
