@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import { launch, microphoneFlags, microphoneWav, say, scriptedMicrophone, screenshot, serverUrl, withPage } from "./browser.mjs";
-import { heardUntil, recordCalls, recording, share, transcribed } from "./heard.mjs";
+import { heardUntil, recordCalls, recording, shareOf, transcribed } from "./heard.mjs";
 
 const SLOW = { timeout: 240_000 };
 const AGENTS = createRequire(import.meta.url).resolve("@openai/agents-realtime").replace(/dist.*/, "dist/bundle/openai-realtime-agents.umd.js");
@@ -32,7 +32,7 @@ test("the page calls over WebRTC by itself, and what it hears is the reply that 
       await page.waitForTimeout(500); // the end of the sound is on its way
       const written = await page.$eval(".item.assistant .said", (each) => each.innerText);
       const heard = await transcribed(page);
-      assert.ok(share(written, heard) >= 0.75, `shown: ${written}\nheard: ${heard}`);
+      assert.ok(await shareOf(written, heard) >= 0.75, `shown: ${written}\nheard: ${heard}`);
       assert.match(await page.$eval(".item.user .said", (each) => each.innerText), /go forward (ten|10) met(er|re)s/i);
     });
   } finally {
@@ -157,7 +157,7 @@ test("@openai/agents-realtime talks over WebRTC with nothing changed but its add
       assert.deepEqual(written.errors, []);
       assert.match(written.said, /go forward (ten|10) met(er|re)s/i);
       const heard = await transcribed(page);
-      assert.ok(share(written.reply, heard) >= 0.75, `written: ${written.reply}\nheard: ${heard}`);
+      assert.ok(await shareOf(written.reply, heard) >= 0.75, `written: ${written.reply}\nheard: ${heard}`);
     });
   } finally {
     await speaking.close();

@@ -41,12 +41,28 @@ export async function transcribed(page, server = serverUrl()) {
     for (let n = 0; n < bytes.length; n += 8192) binary += String.fromCharCode(...bytes.subarray(n, n + 8192));
     return { data: btoa(binary), rate: all[0].rate };
   });
+  return writtenDown(wav(Buffer.from(data, "base64"), rate), server);
+}
+
+async function writtenDown(sound, server) {
   const form = new FormData();
   form.set("model", "whisper-1");
-  form.set("file", new Blob([wav(Buffer.from(data, "base64"), rate)]), "heard.wav");
+  form.set("file", new Blob([sound]), "heard.wav");
   const answer = await fetch(new URL("v1/audio/transcriptions", server), { method: "POST", body: form });
   assert.equal(answer.status, 200);
   return (await answer.json()).text;
+}
+
+/**
+ * How much of a reply was heard. The recognizer takes some words of the voice for others ("forward ten" for "four
+ * ten"), so it counts as well what it makes of the same words that went through no call.
+ */
+export async function shareOf(written, heard, server = serverUrl()) {
+  const body = JSON.stringify({ model: "tts-1", voice: "alloy", input: written, response_format: "wav" });
+  const spoken = await fetch(new URL("v1/audio/speech", server), { method: "POST", headers: { "content-type": "application/json" }, body });
+  assert.equal(spoken.status, 200);
+  const without = await writtenDown(await spoken.arrayBuffer(), server);
+  return Math.max(share(written, heard), share(without, heard));
 }
 
 const letters = (text) => [...text.toLowerCase().replace(/[^a-z0-9]+/g, "")];
@@ -56,7 +72,7 @@ const letters = (text) => [...text.toLowerCase().replace(/[^a-z0-9]+/g, "")];
  * recognizer takes a word or two of a short sentence for others that sound alike. Sentences that have nothing to do
  * with each other share about half.
  */
-export function share(written, heard) {
+function share(written, heard) {
   const [a, b] = [letters(written), letters(heard)];
   let row = new Array(b.length + 1).fill(0);
   for (const letter of a) row = row.reduce((next, above, j) => (next.push(j === 0 ? 0 : letter === b[j - 1] ? row[j - 1] + 1 : Math.max(above, next[j - 1])), next), []);

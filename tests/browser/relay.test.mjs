@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { launch, screenshot, withPage } from "./browser.mjs";
-import { recordCalls, share, transcribed } from "./heard.mjs";
+import { recordCalls, shareOf, transcribed } from "./heard.mjs";
 import { duologue, programs, turnServer } from "./servers.mjs";
 
 const missing = !programs.duologue || !programs.turn;
@@ -43,7 +43,7 @@ test("where only a TURN server is let through, the page calls by the one that th
       assert.deepEqual([...new Set(used)], ["udp"], "by which protocol the relay was spoken to");
       const written = await page.$eval(".item.assistant .said", (each) => each.innerText);
       const heard = await transcribed(page, served.url);
-      assert.ok(share(written, heard) >= 0.75, `shown: ${written}\nheard: ${heard}`);
+      assert.ok(await shareOf(written, heard, served.url) >= 0.75, `shown: ${written}\nheard: ${heard}`);
       await screenshot(page, "relay");
     });
   } finally {

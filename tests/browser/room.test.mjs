@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { launch, microphoneFlags, microphoneWav, say, scriptedMicrophone, screenshot, withPage } from "./browser.mjs";
-import { heardUntil, recordCalls, recording, share, transcribed } from "./heard.mjs";
+import { heardUntil, recordCalls, recording, shareOf, transcribed } from "./heard.mjs";
 import { liveKitRoom, programs } from "./servers.mjs";
 
 const missing = !programs.livekit || !programs.duologue;
@@ -42,7 +42,7 @@ test("the page talks in a LiveKit room by itself, and what it hears is the reply
       await page.waitForTimeout(500); // the end of the sound is on its way
       const written = await page.$eval(".item.assistant .said", (each) => each.innerText);
       const heard = await transcribed(page, room.url);
-      assert.ok(share(written, heard) >= 0.75, `shown: ${written}\nheard: ${heard}`);
+      assert.ok(await shareOf(written, heard, room.url) >= 0.75, `shown: ${written}\nheard: ${heard}`);
       assert.match(await page.$eval(".item.user .said", (each) => each.innerText), /go forward (ten|10) met(er|re)s/i);
       const states = (await page.evaluate(() => window.agent)).filter((state, at, all) => state !== all[at - 1]);
       assert.deepEqual(states.slice(-4), ["listening", "thinking", "speaking", "listening"]);
