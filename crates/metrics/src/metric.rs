@@ -15,6 +15,12 @@ pub struct Metric {
     pub kind: Kind,
 }
 
+impl Metric {
+    fn label_name(&self) -> &'static str {
+        self.label.map_or("kind", |(name, _)| name)
+    }
+}
+
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
@@ -56,8 +62,7 @@ impl Counter {
 
     /// So many more of a kind.
     pub fn add_for(&self, value: &'static str, more: u64) {
-        let label = self.0.label.map_or("kind", |(label, _)| label);
-        metrics::counter!(self.0.name, label => value).increment(more);
+        metrics::counter!(self.0.name, self.0.label_name() => value).increment(more);
     }
 }
 
@@ -69,8 +74,7 @@ impl Gauge {
 
     /// What it is now, of a kind.
     pub fn set_for(&self, value: &'static str, now: f64) {
-        let label = self.0.label.map_or("kind", |(label, _)| label);
-        metrics::gauge!(self.0.name, label => value).set(now);
+        metrics::gauge!(self.0.name, self.0.label_name() => value).set(now);
     }
 
     /// One more, until what is returned is dropped.
@@ -82,8 +86,7 @@ impl Gauge {
     /// One more of a kind, until what is returned is dropped.
     #[must_use]
     pub fn hold_for(&self, value: &'static str) -> Held {
-        let label = self.0.label.map_or("kind", |(label, _)| label);
-        Held::new(metrics::gauge!(self.0.name, label => value))
+        Held::new(metrics::gauge!(self.0.name, self.0.label_name() => value))
     }
 }
 
@@ -116,7 +119,6 @@ impl Histogram {
 
     /// A time, of a kind.
     pub fn record_for(&self, value: &'static str, time: Duration) {
-        let label = self.0.label.map_or("kind", |(label, _)| label);
-        metrics::histogram!(self.0.name, label => value).record(time.as_secs_f64());
+        metrics::histogram!(self.0.name, self.0.label_name() => value).record(time.as_secs_f64());
     }
 }

@@ -160,8 +160,9 @@ impl InferencePool {
                 }
             }),
         });
-        table::POOL_QUEUE.set_for(shared.name, queue.jobs.len() as f64);
+        let queued = queue.jobs.len();
         drop(queue);
+        table::POOL_QUEUE.set_for(shared.name, queued as f64);
         shared.wake.notify_one();
         Ok(JobHandle {
             take,
@@ -207,7 +208,7 @@ impl<T> Future for JobHandle<T> {
 
 fn work(shared: &Shared) {
     loop {
-        let job = {
+        let (job, waited, queued) = {
             let mut queue = lock(&shared.queue);
             loop {
                 if queue.closed {
@@ -216,9 +217,7 @@ fn work(shared: &Shared) {
                 if let Some(job) = queue.jobs.pop() {
                     queue.running += 1;
                     queue.last_wait = job.queued_at.elapsed();
-                    table::POOL_WAIT.record_for(shared.name, queue.last_wait);
-                    table::POOL_QUEUE.set_for(shared.name, queue.jobs.len() as f64);
-                    break job;
+                    break (job, queue.last_wait, queue.jobs.len());
                 }
                 queue = shared
                     .wake
@@ -226,6 +225,9 @@ fn work(shared: &Shared) {
                     .unwrap_or_else(std::sync::PoisonError::into_inner);
             }
         };
+        // Measured outside the lock, for which every session's ear waits.
+        table::POOL_WAIT.record_for(shared.name, waited);
+        table::POOL_QUEUE.set_for(shared.name, queued as f64);
         // A model that panics loses its own job, not the thread.
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job.run)).is_err() {
             tracing::error!(pool = shared.name, "a job panicked");
