@@ -167,6 +167,10 @@ pub enum Event {
         delay: Duration,
     },
 
+    /// Whether the client's player stands still as soon as it is told to hold, and keeps what it has. Of one that
+    /// does not it is assumed that it plays whatever was sent.
+    PlayerHolds(bool),
+
     // ---- the client ----
     /// Pause, go on, stop.
     Control(Control),

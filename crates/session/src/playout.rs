@@ -2,7 +2,8 @@
 //!
 //! A client that reports its playout is believed, as far as sound was sent to it. For one that does not, its
 //! player is imagined: sound arrives [`crate::Timing::output_delay`] after it was sent and is played without
-//! pause, never faster than it lasts.
+//! pause, never faster than it lasts. Where the player is known to stand still when it is told to hold, so does the
+//! imagined one.
 
 use crate::{HeardBy, SAMPLE_RATE};
 use std::collections::VecDeque;
@@ -47,6 +48,7 @@ struct Imagined {
     arrived: u64,
     played: u64,
     clock: Duration,
+    holds: bool,
 }
 
 impl Imagined {
@@ -63,7 +65,9 @@ impl Imagined {
     }
 
     fn play_until(&mut self, to: Duration) {
-        if to > self.clock {
+        if to > self.clock && self.holds {
+            self.clock = to;
+        } else if to > self.clock {
             let room = self.arrived - self.played;
             // Time is taken only for what is played, so that rounding does not add up.
             let could = samples(to) - samples(self.clock);
@@ -132,6 +136,18 @@ impl Playout {
         imagined.clock + duration(imagined.arrived - imagined.played + 1)
     }
 
+    /// The client's player stands still, with what it has.
+    pub fn hold(&mut self, at: Duration) {
+        self.imagined.advance(at);
+        self.imagined.holds = true;
+    }
+
+    /// The client's player goes on with what it has.
+    pub fn go_on(&mut self, at: Duration) {
+        self.imagined.advance(at);
+        self.imagined.holds = false;
+    }
+
     /// The writer goes on at an earlier position.
     pub fn rewind(&mut self, at: Duration, position: u64) {
         self.most = self.heard(at);
@@ -140,7 +156,7 @@ impl Playout {
             arrived: position,
             played: position,
             clock: at,
-            arrivals: VecDeque::new(),
+            ..Imagined::default()
         };
     }
 

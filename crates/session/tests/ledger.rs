@@ -4,8 +4,8 @@
 mod support;
 
 use duologue_session::{
-    Action, CancelReason, Clause, Config, Event, Finish, HeardBy, Item, Notice, Place, ReplyId,
-    ReplyStatus, Role, Session, WordMark,
+    Action, CancelReason, Clause, Config, Control, Event, Finish, HeardBy, Item, Notice, Place,
+    ReplyId, ReplyStatus, Role, Session, WordMark,
 };
 use std::time::Duration;
 use support::{Dice, World, ms};
@@ -442,6 +442,21 @@ fn an_output_delay_that_is_told_holds_from_the_next_frame_on() {
             text.starts_with(heard) && text.is_empty() == heard.is_empty(),
             "{text:?}"
         );
+    }
+}
+
+#[test]
+fn a_player_that_holds_when_it_is_told_to_is_not_imagined_to_play_on() {
+    for (holds, heard) in [(false, "It costs $5 today."), (true, "It costs")] {
+        let Spoken { mut session, reply } = five_dollars();
+        session.handle(ms(0), Event::PlayerHolds(holds));
+        let samples = 520;
+        session.handle(ms(40), Event::Sent { reply, samples });
+        // It arrives 100 ms later, and 4 ms are two words.
+        session.handle(ms(144), Event::Control(Control::Pause));
+        session.handle(ms(5_000), Event::CancelReply(None));
+        let text = session.items().last().unwrap().text();
+        assert_eq!(text, heard, "holds: {holds}");
     }
 }
 

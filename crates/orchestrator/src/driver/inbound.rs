@@ -149,6 +149,9 @@ impl<O: Outbound> Driver<O> {
         }
         self.hearing.set_cleaning(settings.cleaner);
         let patch = client::config_patch(&settings);
+        // Over a call it is the network's buffers that play on.
+        let holds = settings.duologue_events && self.outbound.lead().is_none();
+        self.core.handle(self.now(), Event::PlayerHolds(holds));
         self.settings = settings;
         self.core
             .handle(self.now(), Event::Configure(Box::new(patch)));

@@ -28,22 +28,18 @@ impl Session {
         self.barged_while_audible = self.state == State::Speaking;
         let softly = self.config.interruption.at_onset == AtOnset::Duck
             || reply.retractions >= PATIENT_AFTER;
-        let action = if reply.paused || !reply.has_voice() {
-            reply.paused = true;
-            None
-        } else if softly && self.state == State::Speaking {
-            reply.ducked = true;
-            Some(Action::Duck { reply: id })
-        } else {
-            reply.paused = true;
-            Some(Action::Pause { reply: id })
-        };
+        let has_sound = !reply.paused && reply.has_voice();
+        let ducks = has_sound && softly && self.state == State::Speaking;
+        reply.ducked |= ducks;
+        reply.paused |= !ducks;
         if let Some(turn) = self.turn.as_mut() {
             turn.next_partial = Some(onset + self.config.interruption.min_duration);
         }
         // First the silence, then the news of it.
-        if let Some(action) = action {
-            self.act(action);
+        if ducks {
+            self.act(Action::Duck { reply: id });
+        } else if has_sound {
+            self.pause_voice(id);
         }
         self.go(Trigger::UserSpeaksOverReply);
         self.tell(Notice::InterruptionSuspected {
@@ -212,6 +208,8 @@ impl Session {
             at_sample = start.max(position.saturating_sub(max_rewind));
             if at_sample < position {
                 reply.ledger.playout.rewind(now, at_sample);
+            } else {
+                reply.ledger.playout.go_on(now);
             }
         }
         reply.paused = false;

@@ -52,12 +52,20 @@ impl Session {
         if !reply.paused {
             reply.paused = true;
             if reply.has_voice() {
-                self.act(Action::Pause { reply: id });
+                self.pause_voice(id);
             }
         }
         if matches!(self.state, State::Thinking | State::Speaking) {
             self.go(Trigger::ReplyHeld);
         }
+    }
+
+    /// The voice and the client's player are told to hold.
+    pub(super) fn pause_voice(&mut self, id: ReplyId) {
+        if let Some(reply) = self.reply.as_mut().filter(|_| self.player_holds) {
+            reply.ledger.playout.hold(self.now);
+        }
+        self.act(Action::Pause { reply: id });
     }
 
     pub(super) fn release_reply(&mut self) {

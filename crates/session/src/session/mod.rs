@@ -140,6 +140,8 @@ pub struct Session {
 
     // The client.
     client_holds: bool,
+    /// See [`Event::PlayerHolds`].
+    player_holds: bool,
     lost_at: Option<Duration>,
     active_at: Duration,
     idle_warned: bool,
@@ -177,6 +179,7 @@ impl Session {
             reply_over_at: None,
             may_prompt_silence: false,
             client_holds: false,
+            player_holds: false,
             lost_at: None,
             active_at: Duration::ZERO,
             idle_warned: false,
@@ -257,6 +260,7 @@ impl Session {
             Event::Sent { reply, samples } => self.sent(reply, samples),
             Event::Played { reply, samples } => self.played(reply, samples),
             Event::OutputDelay { delay } => self.output_delay(delay),
+            Event::PlayerHolds(holds) => self.player_holds = holds,
             Event::Control(control) => self.control(control),
             Event::CommitInput { from, to } => self.commit_input(from, to),
             Event::ClearInput => self.clear_input(),

@@ -154,7 +154,7 @@ impl Session {
                 });
                 if clause_number == 0 && paused {
                     // It was held before there was anything to hold.
-                    self.act(Action::Pause { reply: id });
+                    self.pause_voice(id);
                 }
             }
         } else if !clause.display.is_empty() {

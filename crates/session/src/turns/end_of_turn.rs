@@ -109,7 +109,7 @@ pub(crate) fn wait(
     };
     let longest = silence.end.mul_f32(share).max(least);
     let doubt = 1.0 - (probability.max(0.0) / complete.max(f32::EPSILON)).clamp(0.0, 1.0);
-    least + (longest - least).mul_f32(doubt)
+    least + (longest - least).mul_f64(f64::from(doubt))
 }
 
 /// Whether the words show that more is to come.

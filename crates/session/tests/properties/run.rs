@@ -436,6 +436,7 @@ impl Run {
             } else {
                 "Hello there.".into()
             }),
+            Step::PlayerHolds(holds) => Event::PlayerHolds(holds),
             Step::Lost => Event::TransportLost,
             Step::Back => Event::TransportBack,
             Step::Close => Event::Close,

@@ -48,6 +48,7 @@ pub enum Step {
     Cancel(i8),
     Configure(u8),
     Say(bool),
+    PlayerHolds(bool),
     Lost,
     Back,
     Close,
@@ -92,6 +93,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => id().prop_map(Step::Cancel),
         3 => any::<u8>().prop_map(Step::Configure),
         1 => any::<bool>().prop_map(Step::Say),
+        1 => any::<bool>().prop_map(Step::PlayerHolds),
         1 => Just(Step::Lost),
         2 => Just(Step::Back),
     ]
