@@ -317,6 +317,8 @@ fn scene_json(outcome: &Outcome) -> Value {
         "edge_to_silence_ms": figures.edge_to_silence,
         "time_to_resume_ms": figures.time_to_resume,
         "wait_ms": figures.waits,
+        "cut_offs": figures.cut_offs,
+        "cut_off_audibly": figures.cut_off_audibly,
         "answer_ms": figures.answers,
     })
 }
