@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
-import { launch, microphoneFlags, microphoneWav, say, scriptedMicrophone, screenshot, serverUrl, withPage } from "./browser.mjs";
-import { heardUntil, recordCalls, recording, shareOf, transcribed } from "./heard.mjs";
+import { launch, microphoneFlags, microphoneWav, screenshot, serverUrl, withPage } from "./browser.mjs";
+import { answered, interrupted, interruptible, recording, shareOf, transcribed } from "./heard.mjs";
 
 const SLOW = { timeout: 240_000 };
 const AGENTS = createRequire(import.meta.url).resolve("@openai/agents-realtime").replace(/dist.*/, "dist/bundle/openai-realtime-agents.umd.js");
@@ -20,49 +20,14 @@ after(() => browser?.close());
 test("the page calls over WebRTC by itself, and what it hears is the reply that it shows", SLOW, async () => {
   const speaking = await launch(microphoneFlags(await microphoneWav("goforward.flac")));
   try {
-    await withPage(speaking, recording, async ({ page, waitForPhase, waitForPhaseSince, phases }) => {
-      await page.click("#talk");
-      await waitForPhase("hearing");
-      assert.equal(await page.evaluate(() => document.body.dataset.transport), "webrtc");
-      assert.equal(await page.isHidden("#notice"), true);
-      await waitForPhase("speaking");
-      await screenshot(page, "call");
-      const before = (await phases()).length;
-      await waitForPhaseSince(before, "listening");
-      await page.waitForTimeout(500); // the end of the sound is on its way
-      const written = await page.$eval(".item.assistant .said", (each) => each.innerText);
-      const heard = await transcribed(page);
-      assert.ok(await shareOf(written, heard) >= 0.75, `shown: ${written}\nheard: ${heard}`);
-      assert.match(await page.$eval(".item.user .said", (each) => each.innerText), /go forward (ten|10) met(er|re)s/i);
-    });
+    await withPage(speaking, recording, (shown) => answered(shown, "webrtc", "call"));
   } finally {
     await speaking.close();
   }
 });
 
 test("speech over a reply is heard to stop it at once, in the call itself and at the speaker", SLOW, async () => {
-  const prepare = async (page) => {
-    await scriptedMicrophone(page, ["jfk.flac"]);
-    await page.addInitScript(recordCalls);
-  };
-  await withPage(browser, { prepare }, async ({ page, phases, waitForPhase, waitForPhaseSince, waitForPlayed }) => {
-    await page.click("#talk");
-    await waitForPhase("listening");
-    await page.fill("[name=instructions]", "Answer with a long story of at least twenty sentences.");
-    await page.locator("[name=instructions]").blur();
-    await page.fill("#text", "Tell me a story about the sea.");
-    await page.press("#text", "Enter");
-    await waitForPhase("speaking");
-    await waitForPlayed(2000);
-    const before = (await phases()).length;
-    await say(page, "jfk.flac");
-    await waitForPhaseSince(before, "held");
-    const last = await heardUntil(page);
-    assert.ok(last < 400, `heard until ${last} ms after the interruption was known`);
-    await page.waitForSelector(".item.assistant .note", { timeout: 60_000 });
-    assert.match(await page.$eval(".item.assistant .said", (each) => each.innerText), /^\w/);
-    await screenshot(page, "call-cut-off");
-  });
+  await withPage(browser, interruptible, (shown) => interrupted(shown, "call-cut-off"));
 });
 
 test("where a call does not connect the page takes a WebSocket and says so", SLOW, async () => {

@@ -1,7 +1,7 @@
 // What a page heard over calls: kept, written down, measured.
 
 import assert from "node:assert/strict";
-import { serverUrl, wav } from "./browser.mjs";
+import { say, screenshot, scriptedMicrophone, serverUrl, wav } from "./browser.mjs";
 
 /** For a page: keeps what comes over calls, as 48 kHz samples with the time of each block. */
 export function recordCalls() {
@@ -79,8 +79,53 @@ function share(written, heard) {
   return row.at(-1) / Math.max(1, a.length);
 }
 
+/** For a page that will have `interrupted` said over a reply. */
+export const interruptible = {
+  prepare: async (page) => {
+    await scriptedMicrophone(page, ["jfk.flac"]);
+    await page.addInitScript(recordCalls);
+  },
+};
+
+/** A long reply is asked for and spoken over: it is heard to stop at once, and what is shown of it was heard. */
+export async function interrupted({ page, phases, waitForPhase, waitForPhaseSince, waitForPlayed }, picture) {
+  await page.click("#talk");
+  await waitForPhase("listening");
+  await page.fill("[name=instructions]", "Answer with a long story of at least twenty sentences.");
+  await page.locator("[name=instructions]").blur();
+  await page.fill("#text", "Tell me a story about the sea.");
+  await page.press("#text", "Enter");
+  await waitForPhase("speaking");
+  await waitForPlayed(2000);
+  const before = (await phases()).length;
+  await say(page, "jfk.flac");
+  await waitForPhaseSince(before, "held");
+  const last = await heardUntil(page);
+  assert.ok(last < 400, `heard until ${last} ms after the interruption was known`);
+  await page.waitForSelector(".item.assistant .note", { timeout: 60_000 });
+  assert.match(await page.$eval(".item.assistant .said", (each) => each.innerText), /^\w/);
+  await screenshot(page, picture);
+}
+
+/** What was said to the page is answered: what is heard is the reply that it shows. */
+export async function answered({ page, waitForPhase, waitForPhaseSince, phases }, transport, picture, server = serverUrl()) {
+  await page.click("#talk");
+  await waitForPhase("hearing");
+  assert.equal(await page.evaluate(() => document.body.dataset.transport), transport);
+  assert.equal(await page.isHidden("#notice"), true);
+  await waitForPhase("speaking");
+  await screenshot(page, picture);
+  const before = (await phases()).length;
+  await waitForPhaseSince(before, "listening");
+  await page.waitForTimeout(500); // the end of the sound is on its way
+  const written = await page.$eval(".item.assistant .said", (each) => each.innerText);
+  const heard = await transcribed(page, server);
+  assert.ok(await shareOf(written, heard, server) >= 0.75, `shown: ${written}\nheard: ${heard}`);
+  assert.match(await page.$eval(".item.user .said", (each) => each.innerText), /go forward (ten|10) met(er|re)s/i);
+}
+
 /** A reply was told to hold just now: for how many ms more it is heard, over 700 ms. */
-export async function heardUntil(page) {
+async function heardUntil(page) {
   const held = await page.evaluate(() => performance.now());
   await page.waitForTimeout(700); // listening to what is still heard
   const levels = await page.evaluate((since) => window.heard

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { launch, microphoneFlags, microphoneWav, say, scriptedMicrophone, screenshot, withPage } from "./browser.mjs";
-import { heardUntil, recordCalls, recording, shareOf, transcribed } from "./heard.mjs";
+import { launch, microphoneFlags, microphoneWav, say, scriptedMicrophone, withPage } from "./browser.mjs";
+import { answered, interrupted, interruptible, recording } from "./heard.mjs";
 import { liveKitRoom, programs } from "./servers.mjs";
 
 const missing = !programs.livekit || !programs.duologue;
@@ -24,26 +24,15 @@ after(async () => {
 test("the page talks in a LiveKit room by itself, and what it hears is the reply that it shows", SLOW, async () => {
   const speaking = await launch(microphoneFlags(await microphoneWav("goforward.flac")));
   try {
-    await withPage(speaking, { ...recording, url: room.url }, async ({ page, waitForPhase, waitForPhaseSince, phases }) => {
+    await withPage(speaking, { ...recording, url: room.url }, async (shown) => {
+      const { page } = shown;
       const outside = [];
       page.on("request", (request) => new URL(request.url()).hostname === "127.0.0.1" || outside.push(request.url()));
       await page.evaluate(() => {
         window.agent = [];
         new MutationObserver(() => window.agent.push(document.body.dataset.agent)).observe(document.body, { attributes: true, attributeFilter: ["data-agent"] });
       });
-      await page.click("#talk");
-      await waitForPhase("hearing");
-      assert.equal(await page.evaluate(() => document.body.dataset.transport), "livekit");
-      assert.equal(await page.isHidden("#notice"), true);
-      await waitForPhase("speaking");
-      await screenshot(page, "room");
-      const before = (await phases()).length;
-      await waitForPhaseSince(before, "listening");
-      await page.waitForTimeout(500); // the end of the sound is on its way
-      const written = await page.$eval(".item.assistant .said", (each) => each.innerText);
-      const heard = await transcribed(page, room.url);
-      assert.ok(await shareOf(written, heard, room.url) >= 0.75, `shown: ${written}\nheard: ${heard}`);
-      assert.match(await page.$eval(".item.user .said", (each) => each.innerText), /go forward (ten|10) met(er|re)s/i);
+      await answered(shown, "livekit", "room", room.url);
       const states = (await page.evaluate(() => window.agent)).filter((state, at, all) => state !== all[at - 1]);
       assert.deepEqual(states.slice(-4), ["listening", "thinking", "speaking", "listening"]);
       assert.deepEqual(outside, [], "the page needs nothing from elsewhere");
@@ -54,28 +43,9 @@ test("the page talks in a LiveKit room by itself, and what it hears is the reply
 });
 
 test("speech over a reply in a room is heard to stop it at once", SLOW, async () => {
-  const prepare = async (page) => {
-    await scriptedMicrophone(page, ["jfk.flac"]);
-    await page.addInitScript(recordCalls);
-  };
-  await withPage(browser, { prepare, url: room.url }, async ({ page, phases, waitForPhase, waitForPhaseSince, waitForPlayed }) => {
-    await page.click("#talk");
-    await waitForPhase("listening");
-    await page.fill("[name=instructions]", "Answer with a long story of at least twenty sentences.");
-    await page.locator("[name=instructions]").blur();
-    await page.fill("#text", "Tell me a story about the sea.");
-    await page.press("#text", "Enter");
-    await waitForPhase("speaking");
-    await waitForPlayed(2000);
-    const before = (await phases()).length;
-    await say(page, "jfk.flac");
-    await waitForPhaseSince(before, "held");
-    const last = await heardUntil(page);
-    assert.ok(last < 400, `heard until ${last} ms after the interruption was known`);
-    await page.waitForSelector(".item.assistant .note", { timeout: 60_000 });
-    assert.match(await page.$eval(".item.assistant .said", (each) => each.innerText), /^\w/);
-    await screenshot(page, "room-cut-off");
-    assert.equal(await page.evaluate(() => document.body.dataset.transport), "livekit");
+  await withPage(browser, { ...interruptible, url: room.url }, async (shown) => {
+    await interrupted(shown, "room-cut-off");
+    assert.equal(await shown.page.evaluate(() => document.body.dataset.transport), "livekit");
   });
 });
 
