@@ -70,3 +70,14 @@ class Served(Program):
         listen = self.url.removeprefix(f"{scheme}://")
         command = [os.environ["DUOLOGUE_BIN"], "serve", "--listen", listen, *arguments, *lent]
         super().__init__(Path(folder) / f"duologue-{time.monotonic_ns()}.log", command, **(env or {}))
+
+
+class Redis(Program):
+    """`redis-server`, which keeps nothing on the disk."""
+
+    def __init__(self, folder):
+        port = free_port()
+        self.url = f"redis://127.0.0.1:{port}"
+        options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+        super().__init__(Path(folder) / f"redis-{port}.log", ["redis-server", *options])
+        self.wait_until_told("Ready to accept connections", 30)

@@ -17,7 +17,7 @@ from conftest import speech, word_error_rate
 from listener import CALL_RATE
 from livekit_server import Duologue, LiveKitServer, Proxy, token
 from room import guest, wait_for
-from server import BARE
+from server import BARE, Redis
 from test_realtime import LONG
 
 pytestmark = pytest.mark.skipif(
@@ -321,6 +321,53 @@ def test_servers_share_rooms_and_one_that_is_full_is_sent_none(lonely_livekit, t
     finally:
         for one in servers:
             one.stop()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_another_server_goes_on_with_the_conversation_of_one_that_has_ended(lonely_livekit, tmp_path, how):
+    redis = Redis(tmp_path)
+    journal = ["--journal", redis.url, *QUICK]
+    servers = [Duologue(tmp_path, lonely_livekit.url, *journal) for _ in range(2)]
+    truth = "he might even have been made amiable himself"
+
+    async def talk():
+        place = admitted(servers[0])
+        async with guest(lonely_livekit.url, place["participant_token"]) as one:
+            _, first = await one.until("session.created", timeout=30)
+            one.say(speech("austen-0930.flac"))
+            _, heard = await one.until("conversation.item.input_audio_transcription.completed")
+            assert word_error_rate(truth, heard["transcript"]) <= 0.3, heard["transcript"]
+            position, _ = await one.until("response.done")
+            await one.until("output_audio_buffer.stopped", after=position)
+            (talking,) = [one for one in servers if one.told("somebody is in the LiveKit room")]
+            (other,) = [one for one in servers if one is not talking]
+            before = len(one.events)
+            talking.process.send_signal(how)
+            killed = time.monotonic()
+            position, again = await one.until("session.created", after=before, timeout=30)
+            print(f"went on after {one.events[position][0] - killed:.1f} s")
+            assert again["session"]["id"] != first["session"]["id"]
+            assert again["session"]["duologue"]["resumed"], again["session"]["duologue"]
+            known = lambda: [event["item"] for _, event in one.events[before:] if event["type"] == "conversation.item.done"]
+            await wait_for(lambda: len(known()) == again["session"]["duologue"]["resumed_items"], 10, known)
+            said = [part.get(kind) for item in known() for part in item["content"] for kind in ("transcript", "text")]
+            assert heard["transcript"] in said, said
+            assert other.told("somebody is in the LiveKit room")
+            # One hears it again.
+            after = len(one.events)
+            await ask(one, "Say hello in one short sentence.")
+            position, _ = await one.until("output_audio_buffer.started", after=after)
+            started = one.events[position][0]
+            await wait_for(lambda: loud(one.sound(since=started)), 10, lambda: "the reply is heard")
+
+    try:
+        for one in servers:
+            one.wait_until_told("rooms of LiveKit are taken")
+        run(talk())
+    finally:
+        for one in servers:
+            one.stop()
+        redis.stop()
 
 
 def test_a_room_is_joined_by_name_and_on_sigterm_left_after_the_conversation(lonely_livekit, tmp_path):

@@ -200,6 +200,11 @@ impl Orchestrator {
         Self { livekit, ..self }
     }
 
+    /// Where sessions are kept, if they are.
+    pub(crate) fn journal(&self) -> Option<&Arc<dyn Journal>> {
+        self.journal.as_ref()
+    }
+
     /// Keeps sessions in a journal, so that clients can go on with them.
     #[must_use]
     pub fn with_journal(self, journal: Option<Arc<dyn Journal>>) -> Self {

@@ -182,6 +182,12 @@ impl Room {
         (&self.config.room, room.map_or("", |room| &room.sid))
     }
 
+    /// Our identity in it.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.config.identity
+    }
+
     /// Takes part until it is told to leave, is sent away, or cannot come back.
     pub async fn run(
         self,

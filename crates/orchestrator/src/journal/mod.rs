@@ -79,7 +79,7 @@ impl ConversationKey {
     }
 }
 
-fn hash(parts: &[&str]) -> String {
+pub(crate) fn hash(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());
@@ -233,6 +233,41 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// [`JournalError::Away`].
     async fn take(&self, key: &ConversationKey) -> Result<Option<Taken>, JournalError>;
+
+    /// Says that somebody looks after a room for `lease` from now; with a lease of nothing, that nobody does any
+    /// more and somebody should. `group`: who may take it over. A journal that nobody shares needs not know.
+    ///
+    /// # Errors
+    /// [`JournalError::Away`].
+    async fn hold_room(
+        &self,
+        _group: &str,
+        _room: &str,
+        _lease: Duration,
+    ) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    /// The conversation in a room is over: nobody is to look after it.
+    ///
+    /// # Errors
+    /// [`JournalError::Away`].
+    async fn leave_room(&self, _group: &str, _room: &str) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    /// A room of the group whose lease has run out, if there is one. It is then held for `lease` by whoever asked,
+    /// and nobody else gets it.
+    ///
+    /// # Errors
+    /// [`JournalError::Away`].
+    async fn take_room(
+        &self,
+        _group: &str,
+        _lease: Duration,
+    ) -> Result<Option<String>, JournalError> {
+        Ok(None)
+    }
 }
 
 #[cfg(test)]

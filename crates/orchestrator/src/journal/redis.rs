@@ -18,7 +18,14 @@ const DEADLINE: Duration = Duration::from_millis(1_000);
 /// After an attempt to connect that failed, none is made for so long: all sessions would wait for it in turn.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// After Redis was away, nobody takes a room over for so long: all leases have run out meanwhile.
+const SETTLE: Duration = Duration::from_secs(2);
+
 static WRITE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("write.lua")));
+static HOLD_ROOM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("hold_room.lua")));
+static LEAVE_ROOM: LazyLock<Script> =
+    LazyLock::new(|| Script::new("return redis.call('ZREM', KEYS[1], ARGV[1])"));
+static TAKE_ROOM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take_room.lua")));
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
 
 /// Conversations in Redis (6 or later).
@@ -127,6 +134,11 @@ fn name(key: &ConversationKey) -> String {
     format!("duologue:journal:{}", key.as_str())
 }
 
+/// Rooms by when their leases end.
+fn rooms(group: &str) -> String {
+    format!("duologue:rooms:{group}")
+}
+
 #[async_trait]
 impl Journal for RedisJournal {
     async fn write(
@@ -147,5 +159,32 @@ impl Journal for RedisJournal {
     async fn take(&self, key: &ConversationKey) -> Result<Option<Taken>, JournalError> {
         let taken: Option<(u64, String)> = self.run(&TAKE.key(name(key))).await?;
         Ok(taken.map(|(epoch, record)| Taken { epoch, record }))
+    }
+
+    async fn hold_room(
+        &self,
+        group: &str,
+        room: &str,
+        lease: Duration,
+    ) -> Result<(), JournalError> {
+        let mut hold = HOLD_ROOM.key(rooms(group));
+        let keep = self.keep.max(lease).as_millis() as u64;
+        let lease = lease.as_millis() as u64;
+        self.run(hold.arg(room).arg(lease).arg(keep)).await
+    }
+
+    async fn leave_room(&self, group: &str, room: &str) -> Result<(), JournalError> {
+        self.run(LEAVE_ROOM.key(rooms(group)).arg(room)).await
+    }
+
+    async fn take_room(
+        &self,
+        group: &str,
+        lease: Duration,
+    ) -> Result<Option<String>, JournalError> {
+        let mut take = TAKE_ROOM.key(rooms(group));
+        let lease = lease.as_millis() as u64;
+        let take = take.key(format!("{}:watch", rooms(group))).arg(lease);
+        self.run(take.arg(SETTLE.as_millis() as u64)).await
     }
 }

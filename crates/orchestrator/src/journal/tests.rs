@@ -117,6 +117,40 @@ async fn redis_keeps_conversations_hands_them_over_and_forgets_them_in_time() {
 }
 
 #[tokio::test]
+async fn a_room_whose_lease_has_run_out_is_taken_over_by_one_and_no_more() {
+    let redis = RedisServer::start(free_port());
+    let journal = || RedisJournal::open(&redis.url, Duration::from_secs(60)).unwrap();
+    let (holder, one, other) = (journal(), journal(), journal());
+    answers(&holder).await;
+    let (brief, long) = (Duration::from_millis(300), Duration::from_secs(60));
+    holder.hold_room("all", "parlour", long).await.unwrap();
+    holder
+        .hold_room("others", "study", Duration::ZERO)
+        .await
+        .unwrap();
+    // Nobody looked before, so that holders are given time first.
+    for _ in 0..25 {
+        assert_eq!(one.take_room("all", long).await.unwrap(), None);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    holder.hold_room("all", "parlour", brief).await.unwrap();
+    assert_eq!(one.take_room("all", long).await.unwrap(), None);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let taken = [
+        one.take_room("all", brief).await.unwrap(),
+        other.take_room("all", brief).await.unwrap(),
+    ];
+    assert_eq!(taken, [Some("parlour".to_owned()), None]);
+    // Who took it and did not come loses it, too.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let again = other.take_room("all", brief).await.unwrap();
+    assert_eq!(again.as_deref(), Some("parlour"));
+    other.leave_room("all", "parlour").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(one.take_room("all", long).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn what_was_not_written_while_redis_was_away_is_written_when_it_is_back() {
     let port = free_port();
     let redis = RedisServer::start(port);

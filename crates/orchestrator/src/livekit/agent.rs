@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::conventions::{CHAT, Conventions, EVENTS};
 use super::outbound::{OUTBOUND, RoomOutbound};
+use super::succession::{HeldRoom, Succession};
 use crate::Orchestrator;
 use crate::driver::Driver;
 use crate::journal::ConversationKey;
@@ -31,6 +32,10 @@ pub(super) struct Conversation {
     pub slot: Option<OwnedSemaphorePermit>,
     /// Settings, as in a `session.update`.
     pub settings: Option<Value>,
+    /// Where others find it if we die.
+    pub succession: Option<Arc<Succession>>,
+    /// Another's that we go on with.
+    pub taken: Option<HeldRoom>,
     /// Ends the wait for somebody.
     pub stop_waiting: CancellationToken,
     /// Ends the conversation.
@@ -51,6 +56,7 @@ impl Conversation {
         };
         let (name, sid) = room.id();
         let (name, sid) = (name.to_owned(), sid.to_owned());
+        let agent = room.identity().to_owned();
         let room = tokio::spawn(room.run(handler, commands));
         let shutdown = self.orchestrator.shutdown().clone();
         let there = tokio::select! {
@@ -60,6 +66,10 @@ impl Conversation {
             () = shutdown.cancelled() => None,
         };
         let mut failure = None;
+        let mut holding = None;
+        if let (None, Some(taken), Some(succession)) = (&there, &self.taken, &self.succession) {
+            succession.leave(taken).await;
+        }
         if let Some(identity) = there {
             tracing::info!(identity, "somebody is in the LiveKit room");
             let which = Which::Room(ConversationKey::of_room(
@@ -74,6 +84,14 @@ impl Conversation {
             };
             match admission {
                 Ok(admission) => {
+                    holding = self.succession.as_ref().map(|succession| {
+                        succession.hold(&HeldRoom {
+                            room: name,
+                            sid,
+                            agent,
+                            participant: identity,
+                        })
+                    });
                     let outbound = RoomOutbound {
                         to_room: to_room.clone(),
                         conventions: Conventions::default(),
@@ -111,10 +129,28 @@ impl Conversation {
             .await
             .map_err(|error| format!("the room was lost: {error}"))?;
         tracing::info!(?end, ?heard, "out of the LiveKit room");
+        if let Some(holding) = holding {
+            let over = !shutdown.is_cancelled() && !matches!(end, RoomEnd::Lost(_));
+            holding.end(over).await;
+        }
         match failure {
             Some(failure) => Err(failure),
             None => Ok(end),
         }
+    }
+}
+
+/// Leaves a room in which there is nothing to do.
+pub(super) async fn leave(room: Room) {
+    let (_, commands) = mpsc::channel(1);
+    let _ = room.run(Deaf, commands).await;
+}
+
+struct Deaf;
+
+impl RoomHandler for Deaf {
+    fn handle(&mut self, _: RoomEvent) -> bool {
+        true
     }
 }
 

@@ -7,6 +7,7 @@ mod agent;
 mod conventions;
 mod endpoint;
 mod outbound;
+mod succession;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,13 @@ use duologue_livekit::{
 };
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::Orchestrator;
-use agent::Conversation;
+use agent::{Conversation, leave};
+use succession::{HeldRoom, LOOK_EVERY, Succession};
 
 pub(crate) use endpoint::routes;
 
@@ -28,6 +32,9 @@ pub(crate) use endpoint::routes;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pauses before a room is joined again: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// Whoever is not in a room that was taken over has so long to come back.
+const ABSENCE: Duration = Duration::from_secs(10);
 
 /// A LiveKit server, and what we are to it.
 #[derive(Clone, Debug)]
@@ -64,10 +71,16 @@ pub async fn serve_livekit(
                 agent_name: config.agent_name.clone(),
             };
             let runner = Arc::new(Runner {
+                succession: Succession::new(&orchestrator, &config),
                 orchestrator,
                 config,
             });
-            AgentWorker::new(worker, runner).run(drain).await
+            let dispatched = AgentWorker::new(worker, Arc::clone(&runner)).run(drain.clone());
+            let ((), ()) = tokio::try_join!(dispatched, async {
+                runner.take_over(drain).await;
+                Ok(())
+            })?;
+            Ok(())
         }
     }
 }
@@ -102,6 +115,8 @@ async fn stay_in_room(
                     server: config.server.clone(),
                     slot: None,
                     settings: None,
+                    succession: None,
+                    taken: None,
                     // Nobody is there yet: nothing to finish.
                     stop_waiting: drain.clone(),
                     stop: CancellationToken::new(),
@@ -126,6 +141,94 @@ async fn stay_in_room(
 struct Runner {
     orchestrator: Arc<Orchestrator>,
     config: LiveKitConfig,
+    succession: Option<Arc<Succession>>,
+}
+
+impl Runner {
+    /// Goes on with conversations whose server died, until `drain` is cancelled and the last of them has ended.
+    async fn take_over(self: Arc<Self>, drain: CancellationToken) {
+        let Some(succession) = &self.succession else {
+            return;
+        };
+        let mut conversations = JoinSet::new();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => break,
+                _ = look.tick() => {}
+                Some(_) = conversations.join_next() => continue,
+            }
+            if self.orchestrator.free_slots() == 0 {
+                continue;
+            }
+            let Some(room) = succession.next().await else {
+                continue;
+            };
+            match self.orchestrator.reserve() {
+                Some(slot) => {
+                    conversations.spawn(Arc::clone(&self).go_on(Arc::clone(succession), room, slot))
+                }
+                None => {
+                    succession.give_up(&room).await;
+                    continue;
+                }
+            };
+        }
+        while conversations.join_next().await.is_some() {}
+    }
+
+    async fn go_on(
+        self: Arc<Self>,
+        succession: Arc<Succession>,
+        taken: HeldRoom,
+        slot: OwnedSemaphorePermit,
+    ) {
+        let room = taken.room.clone();
+        tracing::info!(room, "the server of a LiveKit room is gone; going on there");
+        let joined = Room::join(RoomConfig {
+            server: self.config.server.clone(),
+            room: room.clone(),
+            identity: taken.agent.clone(),
+            access: Access {
+                credentials: self.config.credentials.clone(),
+                token: None,
+            },
+            participant: Some(taken.participant.clone()),
+            patience: PATIENCE,
+        })
+        .await;
+        let joined = match joined {
+            Ok(joined) if joined.id().1 == taken.sid => joined,
+            Ok(another) => {
+                tracing::info!(room, "that LiveKit room is closed");
+                succession.leave(&taken).await;
+                return leave(another).await;
+            }
+            // Whoever is able to is to try when our time is over.
+            Err(error) => return tracing::warn!(room, %error, "a LiveKit room was not joined"),
+        };
+        let stop_waiting = CancellationToken::new();
+        let conversation = Conversation {
+            orchestrator: Arc::clone(&self.orchestrator),
+            server: self.config.server.clone(),
+            slot: Some(slot),
+            settings: None,
+            succession: Some(succession),
+            taken: Some(taken),
+            stop_waiting: stop_waiting.clone(),
+            stop: CancellationToken::new(),
+        };
+        let impatience = async {
+            tokio::time::sleep(ABSENCE).await;
+            stop_waiting.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            end = conversation.hold(joined) => tracing::info!(room, ?end, "out of a LiveKit room"),
+            () = impatience => {}
+        }
+    }
 }
 
 impl JobRunner for Runner {
@@ -165,6 +268,8 @@ impl JobRunner for Runner {
             server: self.config.server.clone(),
             slot: Some(slot),
             settings: wishes.session,
+            succession: self.succession.clone(),
+            taken: None,
             stop_waiting: stop.clone(),
             stop,
         };
