@@ -4,9 +4,10 @@ import { Audio } from "./audio.js";
 import { Call } from "./call.js";
 import { Connection } from "./connection.js";
 import { canStop, history, initial, phase, reduce } from "./conversation.js";
+import { isKey, keyIn, storedKey, useKey, withKey } from "./door.js";
 import { Levels } from "./levels.js";
 import { encode, loudness } from "./pcm.js";
-import { GOES_ON, MICROPHONE_LOST, connectionProblem, fellBack, microphoneObstacle, microphoneRefused, wayRefused } from "./problems.js";
+import { GOES_ON, KEY_ASKED, KEY_REFUSED, MICROPHONE_LOST, NO_KEY, connectionProblem, fellBack, microphoneObstacle, microphoneRefused, wayRefused } from "./problems.js";
 import { conversationOf } from "./resume.js";
 import { RoomCall } from "./room.js";
 import { DEFAULTS, addressOf, appliesAtOnce, choices, sessionUpdate, settle, voicesFor, waysOf } from "./settings.js";
@@ -192,6 +193,7 @@ const handlers = {
   closed(failure) {
     dispatch({ type: "local.closed", text: connectionProblem(failure, null) });
     quiet();
+    if (failure.kind === "locked") lock(true);
   },
 };
 
@@ -214,11 +216,50 @@ function connect() {
 
 async function loadWays() {
   try {
-    const answer = await fetch("v1/realtime/transports");
+    const answer = await fetch("v1/realtime/transports", { headers: withKey() });
+    lock(answer.status === 401);
     if (answer.ok) offeredWays = (await answer.json()).transports;
+    else if (answer.status === 401) dispatch({ type: "local.notice", level: "error", text: hasKey ? KEY_REFUSED : KEY_ASKED });
+    else if (answer.status === 403) dispatch({ type: "local.notice", level: "error", text: (await answer.json()).error.message });
   } catch {
     // The page says so when a conversation is begun.
   }
+}
+
+// The door
+
+let locked = false;
+let hasKey = false;
+
+function takeKey(key) {
+  hasKey = key !== null;
+  useKey(key);
+}
+
+function lock(now) {
+  locked = now;
+  byId("door").hidden = !now;
+}
+
+function arrive() {
+  const { key, rest } = keyIn(location.href);
+  if (key !== null) window.history.replaceState(null, "", rest);
+  takeKey(key ?? storedKey());
+}
+
+async function openDoor() {
+  const key = byId("key").value.trim();
+  if (!isKey(key)) {
+    dispatch({ type: "local.notice", level: "error", text: NO_KEY });
+    return;
+  }
+  takeKey(key);
+  waysKnown = loadWays();
+  await waysKnown;
+  if (locked) return;
+  byId("key").value = "";
+  dispatch({ type: "local.notice" });
+  loadChoices();
 }
 
 // What the user does
@@ -254,6 +295,11 @@ async function talk() {
   for (const each of [call, room]) each.microphone(track);
   dispatch({ type: "local.microphone", open: true });
   await waysKnown;
+  if (locked) {
+    quiet();
+    dispatch({ type: "local.closed", text: hasKey ? KEY_REFUSED : KEY_ASKED });
+    return;
+  }
   if (state.connection === "asking") connect();
   stayAwake(true);
 }
@@ -315,6 +361,10 @@ async function submit() {
   }
   waitingText = text;
   await waysKnown;
+  if (locked) {
+    dispatch({ type: "local.notice", level: "error", text: hasKey ? KEY_REFUSED : KEY_ASKED });
+    return;
+  }
   if (state.connection === "off" || state.connection === "waiting") connect();
 }
 
@@ -347,6 +397,10 @@ byId("notice-close").addEventListener("click", () => dispatch({ type: "local.not
 byId("typing").addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
+});
+byId("door").addEventListener("submit", (event) => {
+  event.preventDefault();
+  openDoor();
 });
 byId("panel-toggle").addEventListener("click", () => showPanel(!byId("panel").classList.contains("open")));
 
@@ -385,7 +439,7 @@ function stored() {
 async function loadChoices() {
   let listing = null;
   try {
-    const answer = await fetch("v1/models");
+    const answer = await fetch("v1/models", { headers: withKey() });
     if (answer.ok) listing = await answer.json();
   } catch {
     return; // the page says so when a conversation is begun
@@ -459,5 +513,6 @@ function frame(time) {
 
 requestAnimationFrame(frame);
 draw();
-const waysKnown = loadWays();
+arrive();
+let waysKnown = loadWays();
 loadChoices();

@@ -5,6 +5,7 @@
 // WebSocket; a call that was there and is lost is mended by an ICE restart, or begun anew.
 
 import { retryDelay } from "./connection.js";
+import { withKey } from "./door.js";
 import { resuming } from "./resume.js";
 
 const CONNECT_MS = 5000;
@@ -127,7 +128,7 @@ export class Call {
       await peer.setLocalDescription();
       const answer = await fetch(resuming(this.address, this.token), {
         method: "POST",
-        headers: { "Content-Type": "application/sdp" },
+        headers: withKey({ "Content-Type": "application/sdp" }),
         body: peer.localDescription.sdp,
       });
       if (!current()) return;
@@ -135,6 +136,11 @@ export class Call {
         this.#drop(false);
         const after = Number(answer.headers.get("Retry-After"));
         this.#again({ kind: "full" }, after > 0 ? after : null);
+        return;
+      }
+      if (answer.status === 401) {
+        this.close();
+        this.on.closed({ kind: "locked" });
         return;
       }
       if (answer.status !== 201) {
@@ -168,7 +174,7 @@ export class Call {
       await peer.setLocalDescription(await peer.createOffer({ iceRestart: true }));
       const answer = await fetch(location, {
         method: "POST",
-        headers: { "Content-Type": "application/sdp" },
+        headers: withKey({ "Content-Type": "application/sdp" }),
         body: peer.localDescription.sdp,
       });
       if (peer !== this.peer) return;
@@ -234,13 +240,13 @@ export class Call {
     this.location = null;
     peer?.close();
     // The server would find out by itself, later.
-    if (tell && location !== null) fetch(location, { method: "DELETE", keepalive: true }).catch(() => {});
+    if (tell && location !== null) fetch(location, { method: "DELETE", headers: withKey(), keepalive: true }).catch(() => {});
   }
 }
 
 async function iceServers(address) {
   try {
-    const answer = await fetch(new URL("ice_servers", address), { signal: AbortSignal.timeout(2000) });
+    const answer = await fetch(new URL("ice_servers", address), { headers: withKey(), signal: AbortSignal.timeout(2000) });
     const { ice_servers: servers } = await answer.json();
     return Array.isArray(servers) ? servers : [];
   } catch {

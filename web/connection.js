@@ -3,6 +3,7 @@
 // `retryDelay` and `failureOf` decide; the class only carries out. It reports what happens
 // through the callbacks it was given and never touches the conversation itself.
 
+import { protocols, withKey } from "./door.js";
 import { resuming } from "./resume.js";
 
 // Beyond this much unsent audio (about 8 s) the network is not keeping up: newer audio is
@@ -34,6 +35,7 @@ export function failureOf({ opened, code, reason }, probe) {
   if (probe.status === 503 || probe.status === 429) {
     return { kind: "full", retryAfter: probe.retryAfter, final: false };
   }
+  if (probe.status === 401) return { kind: "locked", retryAfter: null, final: true };
   return { kind: "refused", detail: `HTTP ${probe.status}`, retryAfter: null, final: false };
 }
 
@@ -88,7 +90,7 @@ export class Connection {
     clearTimeout(this.timer);
     this.timer = null;
     this.on.connecting();
-    const socket = new WebSocket(resuming(this.address, this.token));
+    const socket = new WebSocket(resuming(this.address, this.token), protocols());
     let opened = false;
     this.socket = socket;
     socket.onopen = () => {
@@ -132,7 +134,7 @@ export class Connection {
     const url = new URL(resuming(this.address, this.token));
     url.protocol = url.protocol === "wss:" ? "https:" : "http:";
     try {
-      const answer = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(4000) });
+      const answer = await fetch(url, { headers: withKey(), cache: "no-store", signal: AbortSignal.timeout(4000) });
       const after = Number(answer.headers.get("Retry-After"));
       return { status: answer.status, retryAfter: after > 0 ? after : null };
     } catch {

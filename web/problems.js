@@ -52,13 +52,22 @@ export function wayRefused(way, why) {
 /** The connection is back, and the server knows what was said. */
 export const GOES_ON = "The connection is back, and the conversation goes on.";
 
+/** The server asks for a key, and there is none yet. */
+export const KEY_ASKED = "This server asks for a key. Whoever runs it can give you one, or a link with one.";
+
+/** There is a key, and it is not good. */
+export const KEY_REFUSED = "The server does not accept this key: it is not one of its own, or its time is over. Enter another below.";
+
+/** It could not be one. */
+export const NO_KEY = "That cannot be a key: a key has no spaces and no accented letters.";
+
 /** The microphone went away during a conversation. */
 export const MICROPHONE_LOST =
   "The microphone was unplugged or taken away. Connect it and press Talk again; typing still works.";
 
 /**
  * Why there is no connection.
- * @param {{kind: "unreachable"|"full"|"lost"|"refused"|"ended"|"offline", detail?: string}} failure
+ * @param {{kind: "unreachable"|"full"|"lost"|"refused"|"locked"|"ended"|"offline", detail?: string}} failure
  * @param {number|null} seconds until the next try, or null when none is planned
  */
 export function connectionProblem({ kind, detail }, seconds) {
@@ -72,6 +81,8 @@ export function connectionProblem({ kind, detail }, seconds) {
       return `The connection was lost. ${again} What was said so far is kept.`;
     case "refused":
       return `The server refused the conversation${detail ? ` (${detail})` : ""}. ${again}`;
+    case "locked":
+      return KEY_REFUSED;
     case "ended":
       return `The server ended the conversation${detail ? ` (${detail})` : ""}. Press Talk to start another.`;
     default:

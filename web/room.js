@@ -6,6 +6,7 @@
 
 import { retryDelay } from "./connection.js";
 import { wayOf } from "./call.js";
+import { withKey } from "./door.js";
 import { AGENT_STATE, TRANSCRIPTION, Transcription, isTranscribed } from "./transcription.js";
 
 const CLIENT = "./vendor/livekit-client.umd.js"; // 2.23.0
@@ -110,8 +111,13 @@ export class RoomCall {
     let place;
     try {
       library = await livekit();
-      const answer = await fetch(address, { method: "POST" });
+      const answer = await fetch(address, { method: "POST", headers: withKey() });
       if (address !== this.address) return; // hung up, or begun anew
+      if (answer.status === 401) {
+        this.close();
+        this.on.closed({ kind: "locked" });
+        return;
+      }
       if (answer.status !== 201) {
         const { error } = await answer.json().catch(() => ({}));
         this.on.unavailable(error?.message ?? `HTTP ${answer.status}`);

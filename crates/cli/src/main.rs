@@ -6,6 +6,7 @@ mod cpu;
 mod engines;
 mod livekit;
 mod logging;
+mod machine;
 mod metrics;
 mod models;
 mod realtime;
@@ -13,6 +14,7 @@ mod replay;
 mod route;
 mod say;
 mod serve;
+mod size;
 #[cfg(feature = "sound-card")]
 mod sound_card;
 mod talk;

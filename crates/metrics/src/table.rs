@@ -46,6 +46,8 @@ metrics! {
     SESSIONS_ENDED: Counter = "duologue_sessions_ended_total", "Sessions that ended, by why.";
     #[label("reason", "`full`, `stopping`, `voice`")]
     SESSIONS_REFUSED: Counter = "duologue_sessions_refused_total", "Clients that were refused: no slot is free, the server stops, no voice could be had.";
+    #[label("reason", "`key`, `page`, `size`, `sessions`, `requests`, `bytes`")]
+    REQUESTS_REFUSED: Counter = "duologue_requests_refused_total", "Requests that were refused: without a good key, from a page that may not, with too large a head, beyond what a key may have.";
     SESSION_SECONDS: Histogram(LENGTH) = "duologue_session_seconds", "How long sessions lasted.";
     SLOTS_FREE: Gauge = "duologue_slots_free", "Sessions that may still begin.";
 

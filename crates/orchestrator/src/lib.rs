@@ -20,7 +20,7 @@ mod webrtc;
 mod websocket;
 
 pub use driver::{Detector, HearingConfig};
-pub use http::router;
+pub use http::{Entrance, router};
 pub use livekit::{LiveKitConfig, serve_livekit};
 pub use orchestrator::{Engines, Orchestrator, OrchestratorConfig};
 pub use webrtc::{IceServer, IceServerError, WebRtc};

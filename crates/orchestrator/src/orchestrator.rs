@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Detector, HearingConfig};
 use crate::fleet::{Fleet, Mode, Wanted};
-use crate::http::ApiError;
+use crate::http::{ApiError, SessionPlace};
 use crate::inference::InferencePool;
 use crate::journal::{ConversationKey, Journal, JournalWriter, Record, ResumeToken, TAKE_DEADLINE};
 use crate::livekit::LiveKitConfig;
@@ -114,6 +114,8 @@ pub(crate) struct Admission {
     pub voices: VoiceNames,
     /// Where the session is kept, if it is.
     pub kept: Option<Kept>,
+    /// Its place among the sessions of its key.
+    pub place: Option<SessionPlace>,
 }
 
 /// A session that is kept in a journal.
@@ -259,12 +261,23 @@ impl Orchestrator {
     }
 
     /// The voices that there are now, and those that there were at the start.
-    fn voice_names(&self) -> VoiceNames {
+    pub(crate) fn voice_names(&self) -> VoiceNames {
         let mut voices = self.voices.clone();
         for voice in self.engines.fleet.voices() {
             add_voice(&mut voices, &voice.name, &voice.speakers);
         }
         voices
+    }
+
+    /// What a session is like before its client says anything.
+    pub(crate) fn session_settings(&self, model: Option<&str>) -> SessionSettings {
+        let model = model.unwrap_or(&self.engines.chat.info().name);
+        SessionSettings {
+            language: self.config.language.clone(),
+            recorded: self.config.recording.is_some(),
+            cleaner: self.config.hearing.cleaner,
+            ..SessionSettings::new(model, &self.config.instructions, &self.config.voice)
+        }
     }
 
     /// Takes no more sessions. Those that run go on.
@@ -410,6 +423,7 @@ impl Orchestrator {
             voice,
             voices: self.voice_names(),
             kept,
+            place: None,
         })
     }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use duologue_audio::Frame;
+use duologue_metrics::table;
 use duologue_session::{EndReason, ReplyId};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -19,9 +20,9 @@ use tokio::sync::mpsc;
 
 use crate::Orchestrator;
 use crate::driver::Driver;
-use crate::http::ApiError;
-use crate::orchestrator::Which;
-use crate::realtime::{Dialect, EventError, parse};
+use crate::http::{ApiError, Caller};
+use crate::orchestrator::{Admission, Which};
+use crate::realtime::{Dialect, EventError, apply_update, parse};
 use crate::transport::{Backlog, Inbound, Outbound};
 
 /// Largest message taken, bytes.
@@ -43,17 +44,14 @@ pub(crate) struct Parameters {
 pub(crate) async fn connect(
     State(orchestrator): State<Arc<Orchestrator>>,
     Query(parameters): Query<Parameters>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let dialect = dialect(&headers);
     // Asked first, so that a page can learn of a full server: browsers hide a refused upgrade's answer.
-    let which = Which::said(parameters.duologue_resume.as_deref());
-    let admitted = match which {
-        Ok(which) => orchestrator.admit(parameters.model.as_deref(), which).await,
-        Err(error) => Err(error),
-    };
-    let admission = match admitted {
+    let preset = caller.session();
+    let admission = match admit(&orchestrator, &parameters, &caller, preset.as_ref()).await {
         Ok(admission) => admission,
         Err(error) => return error.into_response(),
     };
@@ -66,13 +64,16 @@ pub(crate) async fn connect(
                 let (sink, stream) = socket.split();
                 let (to_session, from_client) = mpsc::channel(INBOUND);
                 let (to_client, from_session) = mpsc::channel(OUTBOUND);
-                let driver = Driver::new(
+                let mut driver = Driver::new(
                     &orchestrator,
                     admission,
                     dialect,
                     SocketOutbound { to_client },
                 );
-                let reading = tokio::spawn(read(stream, to_session));
+                if let Some(Err(error)) = preset.map(|session| driver.preset(&session)) {
+                    tracing::warn!(%error, "settings of a client secret are not taken any more");
+                }
+                let reading = tokio::spawn(read(stream, to_session, caller));
                 let writing = tokio::spawn(write(sink, from_session));
                 driver.run(from_client).await;
                 // What was queued is still sent; then the writer closes the socket, which ends the reader.
@@ -82,12 +83,31 @@ pub(crate) async fn connect(
         Err(_) => ApiError {
             status: StatusCode::UPGRADE_REQUIRED,
             code: "upgrade_required",
-            message: "there is room; connect with a WebSocket to talk".into(),
-            param: None,
-            retry_after: None,
+            ..ApiError::invalid(None, "there is room; connect with a WebSocket to talk")
         }
         .into_response(),
     }
+}
+
+/// Finds room for a session, and looks whether it can be had as its client secret says.
+async fn admit(
+    orchestrator: &Orchestrator,
+    parameters: &Parameters,
+    caller: &Caller,
+    preset: Option<&Value>,
+) -> Result<Admission, ApiError> {
+    let which = Which::said(parameters.duologue_resume.as_deref())?;
+    let place = caller.begin_session()?;
+    let bound = preset.and_then(|session| session["model"].as_str());
+    let model = bound.or(parameters.model.as_deref());
+    if let Some(session) = preset {
+        let settings = orchestrator.session_settings(model);
+        apply_update(&settings, session, &orchestrator.voice_names())
+            .map_err(|error| ApiError::invalid("session", error.message))?;
+    }
+    let mut admission = orchestrator.admit(model, which).await?;
+    admission.place = Some(place);
+    Ok(admission)
 }
 
 fn dialect(headers: &HeaderMap) -> Dialect {
@@ -101,9 +121,38 @@ fn dialect(headers: &HeaderMap) -> Dialect {
     if beta { Dialect::Beta } else { Dialect::Ga }
 }
 
-async fn read(mut stream: SplitStream<WebSocket>, to_session: mpsc::Sender<Inbound>) {
+async fn read(
+    mut stream: SplitStream<WebSocket>,
+    to_session: mpsc::Sender<Inbound>,
+    caller: Caller,
+) {
+    let mut dropping = false;
     loop {
-        let inbound = match stream.next().await {
+        let message = stream.next().await;
+        if let Some(Ok(message)) = &message
+            && let Some(bytes) = size(message)
+        {
+            let limited = caller.received(bytes);
+            // Told once, until there is room again.
+            let told = std::mem::replace(&mut dropping, limited.is_err());
+            match limited {
+                Ok(()) => {}
+                Err(_) if told => continue,
+                Err(limited) => {
+                    table::REQUESTS_REFUSED.count_for(limited.of());
+                    let error = EventError::invalid(
+                        "rate_limit_exceeded",
+                        None,
+                        format!("{limited}; events until then are dropped"),
+                    );
+                    if to_session.send(Inbound::Malformed(error)).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            }
+        }
+        let inbound = match message {
             Some(Ok(Message::Text(text))) => match parse(&text) {
                 Ok((event, id)) => Inbound::Event(event, id),
                 Err(error) => Inbound::Malformed(error),
@@ -124,6 +173,15 @@ async fn read(mut stream: SplitStream<WebSocket>, to_session: mpsc::Sender<Inbou
         if to_session.send(inbound).await.is_err() || gone {
             return;
         }
+    }
+}
+
+/// Of what counts as sent by the client.
+fn size(message: &Message) -> Option<usize> {
+    match message {
+        Message::Text(text) => Some(text.len()),
+        Message::Binary(bytes) => Some(bytes.len()),
+        _ => None,
     }
 }
 

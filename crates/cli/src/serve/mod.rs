@@ -1,5 +1,6 @@
 //! `duologue serve`: the server, with everything in one process unless told otherwise.
 
+mod access;
 mod options;
 mod tls;
 
@@ -45,6 +46,7 @@ impl ServeCommand {
     /// # Errors
     /// What could not be loaded, bound or reached.
     pub async fn run(self) -> anyhow::Result<()> {
+        let entrance = Arc::new(self.access.entrance(self.listen.ip())?);
         // Bound first: models take a while, and a taken port should not be found out after it.
         let listener = TcpListener::bind(self.listen).await.with_context(|| {
             format!(
@@ -55,7 +57,13 @@ impl ServeCommand {
         let address = listener.local_addr()?;
         let tls = self.tls.open(address.ip(), &self.public_address)?;
         // From the start, so that the loads of models are in it.
-        let metrics = metrics::start()?;
+        let private = match &self.access.metrics_listen {
+            Some(listen) => {
+                metrics::serve(listen).await?;
+                axum::Router::new()
+            }
+            None => metrics::start()?,
+        };
         let webrtc = self.webrtc(address).await?;
         let livekit = self.livekit.config()?;
         let journal = self.journal()?;
@@ -97,7 +105,7 @@ impl ServeCommand {
             let orchestrator = Arc::clone(&orchestrator);
             async move { orchestrator.measure().await }
         });
-        let router = duologue_orchestrator::router(orchestrator).merge(metrics);
+        let router = duologue_orchestrator::router(orchestrator, entrance, private);
         let stop = shutdown.clone();
         let serving = async {
             match tls {

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use duologue_orchestrator::IceServer;
 use duologue_vad::EchoCancellation;
 
+use super::access::AccessOptions;
 use super::tls::TlsOptions;
 use crate::engines::DetectorChoice;
 use crate::livekit::LiveKitOptions;
@@ -53,8 +54,8 @@ pub struct ServeCommand {
     #[arg(long, env = "DUOLOGUE_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
-    /// Address to listen on. Browsers give a page the microphone only on localhost or over HTTPS (see
-    /// TLS below)
+    /// Address to listen on. Other machines are let in with an API key (see Access below). Browsers give a page the
+    /// microphone only on localhost or over HTTPS (see TLS below)
     #[arg(
         long,
         env = "DUOLOGUE_LISTEN",
@@ -102,6 +103,9 @@ pub struct ServeCommand {
         help_heading = "WebRTC"
     )]
     pub(super) ice_server: Vec<IceServer>,
+
+    #[command(flatten)]
+    pub(super) access: AccessOptions,
 
     #[command(flatten)]
     pub(super) tls: TlsOptions,

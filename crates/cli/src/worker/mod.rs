@@ -16,7 +16,7 @@ use duologue_worker::{Place, Worker};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics;
+use crate::{machine, metrics};
 
 pub use options::WorkerCommand;
 
@@ -69,7 +69,7 @@ impl WorkerCommand {
         let name = match (&self.name, number) {
             (Some(name), None) => name.clone(),
             (Some(name), Some(number)) => format!("{name}-{number}"),
-            (None, _) => format!("{}:{}", machine(), address.port()),
+            (None, _) => format!("{}:{}", machine::name(), address.port()),
         };
         let config = self.worker_config(name.clone());
         tracing::info!(name, "loading voices");
@@ -107,7 +107,7 @@ impl WorkerCommand {
         let tags = self.fleet.tags.iter().filter(|tag| !tag.is_empty());
         Ok(Place {
             address,
-            host: machine(),
+            host: machine::name(),
             tags: tags.cloned().collect(),
         })
     }
@@ -137,21 +137,6 @@ fn say(line: &str) {
     if let Err(error) = said {
         tracing::debug!(%error, line, "not printed");
     }
-}
-
-/// This machine's name.
-#[cfg(unix)]
-fn machine() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// This machine's name.
-#[cfg(not(unix))]
-fn machine() -> String {
-    std::env::var("COMPUTERNAME").unwrap_or_else(|_| "worker".to_owned())
 }
 
 /// Cancels `shutdown` at the first SIGINT or SIGTERM.

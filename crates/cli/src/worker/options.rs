@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::devices::Device;
 use super::supervisor;
+use crate::size;
 use clap::Args;
 use duologue_worker::{Timeouts, ToneConfig, WorkerConfig};
 
@@ -134,7 +135,7 @@ struct ModelOptions {
 
     /// Most memory that all voices take together, such as 2GB: idle ones go for a load, and one for which that is
     /// not enough is refused. 0: no limit
-    #[arg(long, env = "DUOLOGUE_WORKER_MEMORY_LIMIT", default_value = "0", value_name = "SIZE", value_parser = bytes)]
+    #[arg(long, env = "DUOLOGUE_WORKER_MEMORY_LIMIT", default_value = "0", value_name = "SIZE", value_parser = size::parse)]
     memory_limit: u64,
 
     /// Seconds that a voice stays in memory which nobody uses; 0: for good
@@ -343,52 +344,5 @@ fn factor(text: &str) -> Result<f64, String> {
         _ => Err(format!(
             "{text:?} is not a factor: give 0 (at once) or more"
         )),
-    }
-}
-
-/// A number of bytes, with a unit of a thousand or of 1,024 or without one.
-fn bytes(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 8] = [
-        ("KIB", 1 << 10),
-        ("MIB", 1 << 20),
-        ("GIB", 1 << 30),
-        ("KB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("TB", 1_000_000_000_000),
-        ("B", 1),
-    ];
-    let upper = text.trim().to_ascii_uppercase();
-    let unit = UNITS.iter().find_map(|(unit, bytes)| {
-        let number = upper.strip_suffix(unit)?;
-        Some((number.trim_end(), *bytes))
-    });
-    let (number, unit) = unit.unwrap_or((&upper, 1));
-    match number.parse::<f64>() {
-        Ok(number)
-            if (0.0..1e9).contains(&number) || unit == 1 && (0.0..1e18).contains(&number) =>
-        {
-            Ok((number * unit as f64) as u64)
-        }
-        _ => Err(format!(
-            "{text:?} is not a size: write it as 500MB, 2GB or 1.5GiB"
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units_of_both_kinds() {
-        assert_eq!(bytes("2GB"), Ok(2_000_000_000));
-        assert_eq!(bytes("1.5 GiB"), Ok(1_610_612_736));
-        assert_eq!(bytes("500mb"), Ok(500_000_000));
-        assert_eq!(bytes("8000000000"), Ok(8_000_000_000));
-        assert_eq!(bytes("0"), Ok(0));
-        for bad in ["", "GB", "2 bananas", "-1MB", "NaN"] {
-            assert!(bytes(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::Orchestrator;
+use crate::http::SessionPlace;
 use crate::journal::JournalWriter;
 use crate::mouth::Mouth;
 use crate::orchestrator::Admission;
@@ -66,6 +67,7 @@ const MOUTHFUL: Duration = Duration::from_secs(10);
 pub(crate) struct Driver<O> {
     orchestrator: Arc<Orchestrator>,
     _slot: OwnedSemaphorePermit,
+    _place: Option<SessionPlace>,
     seed: String,
     started: Instant,
     core: Core,
@@ -130,11 +132,9 @@ impl<O: Outbound> Driver<O> {
             voice,
             voices,
             kept,
+            place,
         } = admission;
-        let mut settings = SessionSettings::new(&model, &config.instructions, &config.voice);
-        settings.language.clone_from(&config.language);
-        settings.recorded = config.recording.is_some();
-        settings.cleaner = config.hearing.cleaner;
+        let mut settings = orchestrator.session_settings(Some(&model));
         let (mut journal, mut record) = (None, None);
         if let Some(kept) = kept {
             settings.resume = Some(Resume {
@@ -165,6 +165,7 @@ impl<O: Outbound> Driver<O> {
         let mut driver = Self {
             orchestrator: Arc::clone(orchestrator),
             _slot: slot,
+            _place: place,
             started: Instant::now(),
             core: Core::new(Session::new(&seed, core_config), recorder),
             voices,

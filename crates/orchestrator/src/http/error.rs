@@ -12,6 +12,8 @@ use crate::voice::VoiceError;
 #[derive(Debug)]
 pub(crate) struct ApiError {
     pub status: StatusCode,
+    /// `None`: told by the status.
+    pub kind: Option<&'static str>,
     pub code: &'static str,
     pub message: String,
     pub param: Option<&'static str>,
@@ -24,6 +26,7 @@ impl ApiError {
     pub fn invalid(param: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
+            kind: None,
             code: "invalid_value",
             message: message.into(),
             param: param.into(),
@@ -34,6 +37,7 @@ impl ApiError {
     pub fn not_found(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
+            kind: None,
             code,
             message: message.into(),
             param: None,
@@ -41,10 +45,33 @@ impl ApiError {
         }
     }
 
+    /// A body that could not be read.
+    pub fn rejected(status: StatusCode, message: impl Into<String>) -> Self {
+        let code = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+            _ => "invalid_value",
+        };
+        Self {
+            status,
+            code,
+            ..Self::invalid(None, message)
+        }
+    }
+
+    /// Who asks may not do this.
+    pub fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            code,
+            ..Self::invalid(None, message)
+        }
+    }
+
     /// Our fault.
     pub fn server(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
+            kind: None,
             code: "server_error",
             message: message.into(),
             param: None,
@@ -56,6 +83,7 @@ impl ApiError {
     pub fn full(message: impl Into<String>, retry_after: u32) -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
+            kind: None,
             code: "server_full",
             message: message.into(),
             param: None,
@@ -96,17 +124,23 @@ impl From<VoiceError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let kind = if self.status.is_client_error() {
+        let kind = self.kind.unwrap_or(if self.status.is_client_error() {
             "invalid_request_error"
         } else {
             "server_error"
-        };
+        });
         let body = json!({"error": {"type": kind, "code": self.code, "message": self.message, "param": self.param}});
         let mut response = (self.status, Json(body)).into_response();
         if let Some(seconds) = self.retry_after {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, bearer);
         }
         response
     }

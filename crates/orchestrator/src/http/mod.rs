@@ -1,5 +1,7 @@
 //! The HTTP face: the page, the OpenAI-compatible endpoints, health.
 
+mod client_secrets;
+mod entrance;
 mod error;
 mod health;
 mod models;
@@ -12,29 +14,60 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use duologue_door::Scope;
 
 use crate::Orchestrator;
+use entrance::{Guard, ask_for_key, look_at_page};
 
+pub use entrance::Entrance;
+pub(crate) use entrance::{Caller, SessionPlace};
 pub(crate) use error::ApiError;
 
 /// Largest sound file that may be sent for transcription, bytes; as in the API that is followed.
 const UPLOAD_LIMIT: usize = 25 * 1024 * 1024;
+/// Largest request where nothing else is said, bytes.
+const BODY_LIMIT: usize = 64 * 1024;
 
-/// All routes of the server.
-pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
-    Router::new()
+/// All routes of the server, behind its door. `private` are routes that the process has beside them, which take a key
+/// too.
+pub fn router(orchestrator: Arc<Orchestrator>, entrance: Arc<Entrance>, private: Router) -> Router {
+    let behind = |scope| {
+        let entrance = Arc::clone(&entrance);
+        from_fn_with_state(Guard { entrance, scope }, ask_for_key)
+    };
+    let sessions = Router::new()
         .route("/v1/realtime", get(crate::websocket::connect))
         .route("/v1/realtime/transports", get(transports::list))
         .merge(crate::webrtc::routes())
+        .route_layer(behind(Scope::Session));
+    let speech = post(speech::speak).layer(DefaultBodyLimit::max(speech::BODY_LIMIT));
+    let transcriptions =
+        post(transcriptions::transcribe).layer(DefaultBodyLimit::max(UPLOAD_LIMIT + 64 * 1024));
+    let client_secrets =
+        post(client_secrets::create).layer(DefaultBodyLimit::max(client_secrets::BODY_LIMIT));
+    let everything = Router::new()
+        .route("/v1/realtime/client_secrets", client_secrets)
         .merge(crate::livekit::routes())
-        .route("/v1/audio/speech", post(speech::speak))
-        .route("/v1/audio/transcriptions", post(transcriptions::transcribe))
+        .route("/v1/audio/speech", speech)
+        .route("/v1/audio/transcriptions", transcriptions)
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::one))
+        .with_state(Arc::clone(&orchestrator))
+        .merge(private)
+        .route_layer(behind(Scope::Everything));
+    let health = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .fallback(page::file)
-        .layer(DefaultBodyLimit::max(UPLOAD_LIMIT + 64 * 1024))
+        .with_state(Arc::clone(&orchestrator));
+    Router::new()
+        .merge(sessions)
         .with_state(orchestrator)
+        .merge(everything)
+        .fallback(page::file)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn_with_state(entrance, look_at_page))
+        // Probes call it by whatever name and have no key.
+        .merge(health)
 }

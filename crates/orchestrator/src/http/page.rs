@@ -25,6 +25,11 @@ pub(super) async fn file(uri: Uri) -> Response {
         (header::CONTENT_TYPE, media_type),
         // The page belongs to this very server: another version may answer the next request.
         (header::CACHE_CONTROL, "no-cache"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // Its address may hold what opens the door.
+        (header::REFERRER_POLICY, "no-referrer"),
+        // Nobody else's page shows it as its own.
+        (header::CONTENT_SECURITY_POLICY, "frame-ancestors 'self'"),
     ];
     (StatusCode::OK, headers, file.contents()).into_response()
 }

@@ -25,6 +25,8 @@ use crate::voice::{Listener, Purpose, Speaking, VoiceError, Voiced};
 
 /// Longest text, characters.
 const TEXT_LIMIT: usize = 32 * 1024;
+/// Largest request, bytes: such a text in the widest characters, escaped.
+pub(super) const BODY_LIMIT: usize = 16 * TEXT_LIMIT;
 
 #[derive(Deserialize)]
 pub(super) struct Request {
@@ -48,7 +50,8 @@ pub(super) async fn speak(
     State(orchestrator): State<Arc<Orchestrator>>,
     request: Result<Json<Request>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(request) = request.map_err(|error| ApiError::invalid(None, error.body_text()))?;
+    let Json(request) =
+        request.map_err(|error| ApiError::rejected(error.status(), error.body_text()))?;
     let characters = request.input.chars().count();
     if request.input.trim().is_empty() {
         return Err(ApiError::invalid("input", "input has no text to speak"));

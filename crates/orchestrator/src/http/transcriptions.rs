@@ -136,8 +136,8 @@ async fn read(mut multipart: Multipart) -> Result<Form, ApiError> {
 }
 
 fn malformed(error: MultipartError) -> ApiError {
-    ApiError::invalid(
-        None,
+    ApiError::rejected(
+        error.status(),
         format!("the form cannot be read: {}", error.body_text()),
     )
 }

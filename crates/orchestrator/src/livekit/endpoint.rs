@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
@@ -18,10 +19,13 @@ use crate::http::ApiError;
 
 /// Longest name shown to others.
 const NAME_LIMIT: usize = 64;
+/// Largest request, bytes.
+const BODY_LIMIT: usize = 4 * 1024;
 
 /// The route of tokens.
 pub(crate) fn routes() -> Router<Arc<Orchestrator>> {
-    Router::new().route("/v1/livekit/token", post(token))
+    let token = post(token).layer(DefaultBodyLimit::max(BODY_LIMIT));
+    Router::new().route("/v1/livekit/token", token)
 }
 
 #[derive(Default, Deserialize)]
@@ -32,7 +36,7 @@ struct Wanted {
 
 async fn token(
     State(orchestrator): State<Arc<Orchestrator>>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let Some(livekit) = orchestrator.livekit() else {
         return Err(ApiError::not_found(
@@ -40,6 +44,7 @@ async fn token(
             "this server is in no LiveKit room; start it with --livekit wss://host, LIVEKIT_API_KEY and LIVEKIT_API_SECRET",
         ));
     };
+    let body = body.map_err(|error| ApiError::rejected(error.status(), error.body_text()))?;
     let wanted: Wanted = if body.is_empty() {
         Wanted::default()
     } else {

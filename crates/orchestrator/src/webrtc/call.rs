@@ -29,6 +29,7 @@ const LEAD: Duration = Duration::from_millis(60);
 pub(super) fn start(
     orchestrator: Arc<Orchestrator>,
     id: String,
+    key: Option<Arc<str>>,
     peer: Peer,
     driver: Driver<PeerOutbound>,
     commands: mpsc::Receiver<PeerCommand>,
@@ -41,6 +42,7 @@ pub(super) fn start(
     webrtc.calls().insert(
         id.clone(),
         CallHandle {
+            key,
             commands: handle,
             session: to_session.downgrade(),
         },

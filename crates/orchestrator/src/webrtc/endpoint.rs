@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::multipart::MultipartError;
-use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Path, Query, Request, State};
+use axum::extract::{
+    DefaultBodyLimit, Extension, FromRequest, Multipart, Path, Query, Request, State,
+};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -18,7 +20,7 @@ use super::call::{self, OUTBOUND, PeerOutbound};
 use super::{CallHandle, WebRtc};
 use crate::Orchestrator;
 use crate::driver::Driver;
-use crate::http::ApiError;
+use crate::http::{ApiError, Caller};
 use crate::orchestrator::Which;
 use crate::realtime::Dialect;
 use crate::transport::Inbound;
@@ -46,18 +48,22 @@ struct Parameters {
 async fn create(
     State(orchestrator): State<Arc<Orchestrator>>,
     Query(parameters): Query<Parameters>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let webrtc = enabled(&orchestrator)?;
     let (offer, session) = read(request).await?;
-    let model = session
-        .as_ref()
-        .and_then(|session| session.get("model"))
-        .and_then(Value::as_str)
+    // What a client secret says comes first, and what its holder says is set over it.
+    let bound = caller.session();
+    let model = [&session, &bound]
+        .into_iter()
+        .find_map(|session| session.as_ref()?.get("model")?.as_str())
         .or(parameters.model.as_deref());
-    let peer = webrtc.port.accept(&offer)?;
     let which = Which::said(parameters.duologue_resume.as_deref())?;
-    let admission = orchestrator.admit(model, which).await?;
+    let place = caller.begin_session()?;
+    let peer = webrtc.port.accept(&offer)?;
+    let mut admission = orchestrator.admit(model, which).await?;
+    admission.place = Some(place);
     let id = format!("rtc_{}", admission.seed);
     let (to_peer, commands) = mpsc::channel(OUTBOUND);
     let handle = to_peer.downgrade();
@@ -67,7 +73,7 @@ async fn create(
         Dialect::Ga,
         PeerOutbound { to_peer },
     );
-    if let Some(session) = &session {
+    for session in [&bound, &session].into_iter().flatten() {
         driver
             .preset(session)
             .map_err(|error| ApiError::invalid("session", error.message))?;
@@ -77,6 +83,7 @@ async fn create(
     call::start(
         Arc::clone(&orchestrator),
         id,
+        caller.key().cloned(),
         peer,
         driver,
         commands,
@@ -85,8 +92,6 @@ async fn create(
     let headers = [
         (header::CONTENT_TYPE, "application/sdp".to_owned()),
         (header::LOCATION, location),
-        // A page of another origin finds the call by it.
-        (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Location".to_owned()),
     ];
     Ok((StatusCode::CREATED, headers, answer).into_response())
 }
@@ -95,9 +100,10 @@ async fn create(
 async fn negotiate(
     State(orchestrator): State<Arc<Orchestrator>>,
     Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let call = find(enabled(&orchestrator)?, &id)?;
+    let call = find(enabled(&orchestrator)?, &id, &caller)?;
     let (offer, _) = read(request).await?;
     let (reply, answer) = oneshot::channel();
     let commands = call.commands.upgrade().ok_or_else(|| unknown(&id))?;
@@ -113,8 +119,9 @@ async fn negotiate(
 async fn hang_up(
     State(orchestrator): State<Arc<Orchestrator>>,
     Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<StatusCode, ApiError> {
-    let call = find(enabled(&orchestrator)?, &id)?;
+    let call = find(enabled(&orchestrator)?, &id, &caller)?;
     let session = call.session.upgrade().ok_or_else(|| unknown(&id))?;
     session
         .send(Inbound::Gone)
@@ -139,8 +146,11 @@ fn enabled(orchestrator: &Orchestrator) -> Result<&WebRtc, ApiError> {
     })
 }
 
-fn find(webrtc: &WebRtc, id: &str) -> Result<CallHandle, ApiError> {
-    webrtc.calls().get(id).cloned().ok_or_else(|| unknown(id))
+/// A call of the same key. Those of others are not known to it.
+fn find(webrtc: &WebRtc, id: &str, caller: &Caller) -> Result<CallHandle, ApiError> {
+    let call = webrtc.calls().get(id).cloned();
+    call.filter(|call| call.key.as_ref() == caller.key())
+        .ok_or_else(|| unknown(id))
 }
 
 fn unknown(id: &str) -> ApiError {
@@ -157,10 +167,7 @@ async fn read(request: Request) -> Result<(String, Option<Value>), ApiError> {
         "application/sdp" | "text/plain" | "" => {
             let body = Bytes::from_request(request, &())
                 .await
-                .map_err(|error| ApiError {
-                    status: error.status(),
-                    ..ApiError::invalid(None, error.body_text())
-                })?;
+                .map_err(|error| ApiError::rejected(error.status(), error.body_text()))?;
             Ok((text(&body, "sdp")?, None))
         }
         "multipart/form-data" => {
@@ -217,13 +224,10 @@ fn text(bytes: &[u8], param: &'static str) -> Result<String, ApiError> {
 }
 
 fn bad_form(error: MultipartError) -> ApiError {
-    ApiError {
-        status: error.status(),
-        ..ApiError::invalid(
-            None,
-            format!("the form cannot be read: {}", error.body_text()),
-        )
-    }
+    ApiError::rejected(
+        error.status(),
+        format!("the form cannot be read: {}", error.body_text()),
+    )
 }
 
 impl From<OfferError> for ApiError {

@@ -8,7 +8,7 @@ mod endpoint;
 mod ice_server;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duologue_rtc::{PeerCommand, Port};
 use tokio::sync::mpsc;
@@ -28,6 +28,8 @@ pub struct WebRtc {
 /// What others may do to a call. It does not keep the call alive.
 #[derive(Clone)]
 struct CallHandle {
+    /// Name of the key it was made with.
+    key: Option<Arc<str>>,
     commands: mpsc::WeakSender<PeerCommand>,
     session: mpsc::WeakSender<Inbound>,
 }
