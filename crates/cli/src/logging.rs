@@ -1,9 +1,28 @@
 //! What is logged, and how. Never what people say: that takes the configuration's word.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
+
+/// Puts another filter in the place of the one that is in force.
+static CHANGE: OnceLock<Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>> =
+    OnceLock::new();
+
+/// Logs as these options say from now on. How lines are written stays.
+///
+/// # Errors
+/// What is no filter.
+pub fn change(options: &LogOptions) -> anyhow::Result<()> {
+    let filter =
+        EnvFilter::try_new(&options.log).with_context(|| format!("--log {:?}", options.log))?;
+    match CHANGE.get() {
+        Some(change) => change(filter),
+        None => Ok(()),
+    }
+}
 
 /// Options of every command.
 #[derive(Args)]
@@ -44,8 +63,21 @@ impl LogOptions {
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal());
         match self.log_format {
-            LogFormat::Pretty => lines.with_target(false).init(),
-            LogFormat::Json => lines.json().init(),
+            LogFormat::Pretty => {
+                let lines = lines.with_target(false).with_filter_reloading();
+                keep(lines.reload_handle());
+                lines.init();
+            }
+            LogFormat::Json => {
+                let lines = lines.json().with_filter_reloading();
+                keep(lines.reload_handle());
+                lines.init();
+            }
         }
     }
+}
+
+fn keep<S: 'static>(handle: reload::Handle<EnvFilter, S>) {
+    let change = move |filter| handle.reload(filter).map_err(anyhow::Error::new);
+    let _ = CHANGE.set(Box::new(change));
 }

@@ -1,9 +1,10 @@
 //! `duologue`: talk to a machine that talks back.
 
 mod bench;
-mod config_file;
+mod config;
 mod cpu;
 mod engines;
+mod hangup;
 mod livekit;
 mod logging;
 mod machine;
@@ -23,7 +24,9 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
+
+use config::{Setting, Unread};
 
 /// Talk to a machine that talks back: a self-hosted, full-duplex speech-to-speech server.
 ///
@@ -52,6 +55,7 @@ enum Command {
     Models(models::ModelsCommand),
     Route(Box<route::RouteCommand>),
     Replay(replay::ReplayCommand),
+    Config(config::ConfigCommand),
 }
 
 fn main() -> ExitCode {
@@ -59,21 +63,19 @@ fn main() -> ExitCode {
         eprintln!("duologue: {message}");
         return ExitCode::FAILURE;
     }
-    let command = match config_file::configured(Cli::command()) {
-        Ok(command) => command,
-        Err(error) => return fail(&error),
+    let read = match config::read(std::env::args_os().collect()) {
+        Ok(read) => read,
+        Err(Unread::File(error)) => return fail(&error),
+        Err(Unread::Arguments(error)) => error.exit(),
     };
-    let cli = match command
-        .try_get_matches()
-        .and_then(|matches| Cli::from_arg_matches(&matches))
-    {
-        Ok(cli) => cli,
-        Err(error) => error.exit(),
+    let cli = Cli::from_arg_matches(&read.matches).unwrap_or_else(|error| error.exit());
+    let Some(command) = cli.command else {
+        return fail(&anyhow::anyhow!("no command was given"));
     };
-    if matches!(cli.command, None | Some(Command::Serve(_))) {
+    if matches!(command, Command::Serve(_)) {
         cpu::wait_asleep();
     }
-    if let Some(Command::Worker(worker)) = &cli.command
+    if let Command::Worker(worker) = &command
         && let Err(error) = worker.pin()
     {
         return fail(&error);
@@ -88,7 +90,7 @@ fn main() -> ExitCode {
             return fail(&anyhow::Error::new(error).context("cannot start the async runtime"));
         }
     };
-    let outcome = runtime.block_on(run(cli.command));
+    let outcome = runtime.block_on(run(command, read.settings));
     // Work on other threads that nobody waits for any more must not hold the process.
     runtime.shutdown_background();
     match outcome {
@@ -97,29 +99,19 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Option<Command>) -> anyhow::Result<()> {
+async fn run(command: Command, settings: Vec<Setting>) -> anyhow::Result<()> {
     match command {
-        Some(Command::Serve(command)) => command.run().await,
-        Some(Command::Worker(command)) => command.run().await,
-        Some(Command::Talk(command)) => command.run().await,
-        Some(Command::Say(command)) => command.run().await,
-        Some(Command::Transcribe(command)) => command.run().await,
-        Some(Command::Bench(command)) => command.run().await,
-        Some(Command::Models(command)) => command.run().await,
-        Some(Command::Route(command)) => command.run().await,
-        Some(Command::Replay(command)) => command.run(),
-        None => default_serve()?.run().await,
+        Command::Serve(command) => command.run(settings).await,
+        Command::Worker(command) => command.run().await,
+        Command::Talk(command) => command.run().await,
+        Command::Say(command) => command.run().await,
+        Command::Transcribe(command) => command.run().await,
+        Command::Bench(command) => command.run().await,
+        Command::Models(command) => command.run().await,
+        Command::Route(command) => command.run().await,
+        Command::Replay(command) => command.run(),
+        Command::Config(command) => command.run(),
     }
-}
-
-/// `duologue` alone: `duologue serve` with nothing but the environment and the configuration file.
-fn default_serve() -> anyhow::Result<serve::ServeCommand> {
-    let command = serve::ServeCommand::augment_args(clap::Command::new("duologue"));
-    let command = config_file::configured_by_environment(command)?;
-    let matches = command
-        .try_get_matches_from(["duologue"])
-        .unwrap_or_else(|error| error.exit());
-    Ok(serve::ServeCommand::from_arg_matches(&matches)?)
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {

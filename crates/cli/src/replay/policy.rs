@@ -55,7 +55,7 @@ fn read(file: &Path) -> anyhow::Result<Value> {
             file.display()
         )
     })?;
-    serde_saphyr::from_str_with_options(&text, crate::config_file::yaml())
+    serde_saphyr::from_str_with_options(&text, crate::config::yaml())
         .with_context(|| format!("in {}", file.display()))
 }
 

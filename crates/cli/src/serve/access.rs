@@ -77,12 +77,9 @@ impl AccessOptions {
     /// The door of a server that listens at `listen`.
     ///
     /// # Errors
-    /// Keys that cannot be used, and a port that would be open to everybody without a word.
+    /// As [`AccessOptions::door`], and a signing secret that cannot be used.
     pub(super) fn entrance(&self, listen: IpAddr) -> anyhow::Result<Entrance> {
-        let keys = self.keys()?;
-        let loopback = listen.to_canonical().is_loopback();
-        self.check(!keys.is_empty(), loopback, listen)?;
-        let pages = self.pages(!keys.is_empty(), loopback)?;
+        let (keys, pages) = self.door(listen)?;
         if !keys.is_empty() {
             let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
             tracing::info!(keys = names.join(", "), "an API key is asked for");
@@ -90,6 +87,37 @@ impl AccessOptions {
             tracing::warn!("no API key is asked for: whoever reaches this server may talk");
         }
         Ok(Entrance::new(Door::new(keys, self.signer()?), pages))
+    }
+
+    /// Its keys, and the rules for pages.
+    ///
+    /// # Errors
+    /// Keys that cannot be used, and a port that would be open to everybody without a word.
+    pub(super) fn door(&self, listen: IpAddr) -> anyhow::Result<(Vec<Key>, Pages)> {
+        let mut keys = self.keys_of_file()?;
+        keys.extend(self.key_of_environment(&keys)?);
+        let loopback = listen.to_canonical().is_loopback();
+        self.check(!keys.is_empty(), loopback, listen)?;
+        let pages = self.pages(!keys.is_empty(), loopback)?;
+        Ok((keys, pages))
+    }
+
+    /// Checks what the options alone say, without the environment; what they need beside them.
+    ///
+    /// # Errors
+    /// As [`AccessOptions::door`].
+    pub(super) fn check_alone(&self, listen: IpAddr) -> anyhow::Result<Option<String>> {
+        let keys = !self.keys_of_file()?.is_empty();
+        let loopback = listen.to_canonical().is_loopback();
+        let needs = !keys && !loopback && !self.allow_anyone;
+        self.check(keys || needs, loopback, listen)?;
+        self.pages(keys || needs, loopback)?;
+        if self.signing_secret_file.is_some() {
+            self.signer()?;
+        }
+        Ok(needs.then(|| {
+            format!("it listens to other machines, and needs {API_KEY} in its environment")
+        }))
     }
 
     /// Whether such a server may be started.
@@ -109,30 +137,26 @@ impl AccessOptions {
         Ok(())
     }
 
-    /// The keys of the file and the environment.
-    ///
-    /// # Errors
-    /// Those that cannot be used.
-    pub(super) fn keys(&self) -> anyhow::Result<Vec<Key>> {
-        let limits = self.limits();
-        let mut keys = match &self.api_keys {
-            None => Vec::new(),
-            Some(file) => {
-                let text = read_secret_file(file).context("--api-keys")?;
-                read_keys(&text, limits)
-                    .with_context(|| format!("--api-keys: in {}", file.display()))?
-            }
+    fn keys_of_file(&self) -> anyhow::Result<Vec<Key>> {
+        let Some(file) = &self.api_keys else {
+            return Ok(Vec::new());
         };
-        if let Some(key) = from_environment(API_KEY) {
-            let key = Key::new("environment", &key, limits).context(API_KEY)?;
-            if keys.iter().any(|other| other.name == key.name) {
-                bail!(
-                    "the name \"environment\" is that of {API_KEY}: call the key in the file otherwise"
-                );
-            }
-            keys.push(key);
+        let text = read_secret_file(file).context("--api-keys")?;
+        read_keys(&text, self.limits())
+            .with_context(|| format!("--api-keys: in {}", file.display()))
+    }
+
+    fn key_of_environment(&self, others: &[Key]) -> anyhow::Result<Option<Key>> {
+        let Some(key) = from_environment(API_KEY) else {
+            return Ok(None);
+        };
+        let key = Key::new("environment", &key, self.limits()).context(API_KEY)?;
+        if others.iter().any(|other| other.name == key.name) {
+            bail!(
+                "the name \"environment\" is that of {API_KEY}: call the key in the file otherwise"
+            );
         }
-        Ok(keys)
+        Ok(Some(key))
     }
 
     fn limits(&self) -> Limits {
@@ -162,7 +186,7 @@ impl AccessOptions {
     ///
     /// # Errors
     /// What is no site, and every site without a key.
-    pub(super) fn pages(&self, key_needed: bool, loopback: bool) -> anyhow::Result<Pages> {
+    fn pages(&self, key_needed: bool, loopback: bool) -> anyhow::Result<Pages> {
         let mut pages = Pages {
             key_needed,
             loopback: loopback && !self.allow_anyone,
@@ -275,7 +299,7 @@ mod tests {
             "--key-bytes-per-minute",
             "20MB",
         ]);
-        let key = access.keys().unwrap().remove(0);
+        let key = access.keys_of_file().unwrap().remove(0);
         let limits = Limits {
             sessions: Some(2),
             requests_per_minute: None,
@@ -283,7 +307,7 @@ mod tests {
         };
         assert_eq!((key.name.as_str(), key.limits), ("ada", limits));
         std::fs::write(&file, "ada-0123456789abcdef\n").unwrap();
-        let error = format!("{:#}", access.keys().unwrap_err());
+        let error = format!("{:#}", access.keys_of_file().unwrap_err());
         assert!(
             error.contains("keys.yaml") && !error.contains("0123"),
             "{error}"

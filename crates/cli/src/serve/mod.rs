@@ -2,6 +2,7 @@
 
 mod access;
 mod options;
+mod reload;
 mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,14 +25,19 @@ use duologue_session::{Limits, Speculation};
 use duologue_voicepack::VoicepackStore;
 use duologue_worker::{Worker, WorkerConfig};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+use crate::config::Setting;
 use crate::engines::{self, DetectorChoice, SILERO, SMART_TURN};
 use crate::livekit::LiveKit;
 use crate::{metrics, models};
 
+use reload::Reloading;
+
 pub use options::{ServeCommand, Switch};
+pub use reload::RELOADED;
 
 /// Longest wait for a registry at the start. Later, it may be away.
 const REGISTRY_DEADLINE: Duration = Duration::from_secs(10);
@@ -41,11 +47,26 @@ const FIRST_WORKER: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 impl ServeCommand {
-    /// Serves until it is told to stop.
+    /// Reads the files that the options name, and starts nothing; tells what it needs beside them.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> anyhow::Result<Vec<String>> {
+        let needs = self.access.check_alone(self.listen.ip())?;
+        self.tls.check()?;
+        self.routing.policy()?;
+        self.orchestrator_config()?;
+        for url in &self.worker {
+            worker_at(url)?;
+        }
+        Ok(needs.into_iter().collect())
+    }
+
+    /// Serves until it is told to stop. `settings` are its options as they are in force.
     ///
     /// # Errors
     /// What could not be loaded, bound or reached.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self, settings: Vec<Setting>) -> anyhow::Result<()> {
         let entrance = Arc::new(self.access.entrance(self.listen.ip())?);
         // Bound first: models take a while, and a taken port should not be found out after it.
         let listener = TcpListener::bind(self.listen).await.with_context(|| {
@@ -105,12 +126,21 @@ impl ServeCommand {
             let orchestrator = Arc::clone(&orchestrator);
             async move { orchestrator.measure().await }
         });
+        let certificate = Arc::new(Notify::new());
+        let reloading = Reloading {
+            settings,
+            listen: address.ip(),
+            entrance: Arc::clone(&entrance),
+            orchestrator: Arc::clone(&orchestrator),
+            certificate: Arc::clone(&certificate),
+        };
+        tokio::spawn(reloading.on_hangup(shutdown.clone()));
         let router = duologue_orchestrator::router(orchestrator, entrance, private);
         let stop = shutdown.clone();
         let serving = async {
             match tls {
                 Some(tls) => {
-                    let listener = tls.listen(listener, stop.clone())?;
+                    let listener = tls.listen(listener, certificate, stop.clone())?;
                     axum::serve(listener, router)
                         .with_graceful_shutdown(stop.cancelled_owned())
                         .await
@@ -389,11 +419,7 @@ async fn remote(urls: &[String], policy: Policy) -> anyhow::Result<Fleet> {
     let mut failure = None;
     let mut reached = false;
     for url in urls {
-        let endpoint = Endpoint::from_shared(url.clone())
-            .with_context(|| {
-                format!("--worker {url:?} is not an address; write it as http://host:port")
-            })?
-            .connect_timeout(Duration::from_secs(5));
+        let endpoint = worker_at(url)?.connect_timeout(Duration::from_secs(5));
         let channel = match endpoint.connect().await {
             Ok(channel) => {
                 reached = true;
@@ -414,6 +440,12 @@ async fn remote(urls: &[String], policy: Policy) -> anyhow::Result<Fleet> {
         Some(error) if !reached => Err(error),
         _ => Ok(Fleet::listed(workers, policy).asked().await),
     }
+}
+
+fn worker_at(url: &str) -> anyhow::Result<Endpoint> {
+    Endpoint::from_shared(url.to_owned()).with_context(|| {
+        format!("--worker {url:?} is not an address; write it as http://host:port")
+    })
 }
 
 fn remote_recognizer(url: &str, model: &str) -> anyhow::Result<Arc<dyn Recognizer>> {

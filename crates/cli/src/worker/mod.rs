@@ -10,13 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use clap::FromArgMatches as _;
 use duologue_registry::RedisRegistry;
 use duologue_voicepack::VoicepackStore;
 use duologue_worker::{Place, Worker};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{machine, metrics};
+use crate::hangup::{Hangup, Hangups};
+use crate::logging::{self, LogOptions};
+use crate::{config, machine, metrics};
 
 pub use options::WorkerCommand;
 
@@ -36,12 +39,22 @@ impl WorkerCommand {
     pub async fn run(self) -> anyhow::Result<()> {
         let shutdown = CancellationToken::new();
         tokio::spawn(on_signal(shutdown.clone()));
+        tokio::spawn(on_hangup(shutdown.clone()));
         if self.own_device().is_some() {
             tokio::spawn(supervisor::orphaned(shutdown.clone()));
         } else if !self.devices().is_empty() {
             return supervisor::run(self.devices(), self.drain(), shutdown).await;
         }
         self.serve(shutdown).await
+    }
+
+    /// Checks what the options say, and starts nothing.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> anyhow::Result<Vec<String>> {
+        with_port(&self.listen, None).with_context(|| format!("--listen {:?}", self.listen))?;
+        Ok(Vec::new())
     }
 
     async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -147,6 +160,33 @@ async fn on_signal(shutdown: CancellationToken) {
     }
     tracing::info!("stopping: letting running utterances finish");
     shutdown.cancel();
+}
+
+/// Reloads what is logged at every SIGHUP, until `shutdown`; cancels it where the terminal was closed.
+async fn on_hangup(shutdown: CancellationToken) {
+    let mut hangups = Hangups::watch();
+    loop {
+        let hangup = tokio::select! {
+            hangup = hangups.next() => hangup,
+            () = shutdown.cancelled() => return,
+        };
+        match hangup {
+            Hangup::Reload => {
+                let reloaded = tokio::task::spawn_blocking(|| {
+                    let read = config::read(std::env::args_os().collect())?;
+                    logging::change(&LogOptions::from_arg_matches(&read.matches)?)
+                });
+                match reloaded.await {
+                    Ok(Ok(())) => {
+                        tracing::info!("what is logged is reloaded; all else takes a new start")
+                    }
+                    Ok(Err(error)) => tracing::error!("nothing is reloaded: {error:#}"),
+                    Err(error) => tracing::error!(%error, "nothing is reloaded"),
+                }
+            }
+            Hangup::TerminalClosed => shutdown.cancel(),
+        }
+    }
 }
 
 #[cfg(unix)]

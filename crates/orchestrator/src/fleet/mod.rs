@@ -12,7 +12,7 @@ mod slot;
 mod view;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use duologue_registry::{MemoryRegistry, Registry, Snapshot, VoiceRecord};
@@ -118,7 +118,7 @@ pub struct Fleet {
 }
 
 struct Inner {
-    policy: Policy,
+    policy: RwLock<Arc<Policy>>,
     view: Arc<View>,
     clients: Arc<Clients>,
     slots: Arc<Slots>,
@@ -195,7 +195,7 @@ impl Fleet {
         tokio::spawn(stop.clone().run_until_cancelled_owned(following));
         tokio::spawn(slot::keep(Arc::downgrade(&slots), returned));
         let inner = Inner {
-            policy,
+            policy: RwLock::new(Arc::new(policy)),
             view,
             clients,
             slots,
@@ -244,6 +244,16 @@ impl Fleet {
         self
     }
 
+    /// Follows another policy from now on.
+    pub fn follow(&self, policy: Policy) {
+        let mut current = self
+            .inner
+            .policy
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(policy);
+    }
+
     /// Leases a worker that can speak as is wanted. Where none has room, one is waited for, as long as the policy says.
     ///
     /// # Errors
@@ -252,11 +262,12 @@ impl Fleet {
     pub async fn acquire(&self, wanted: &Wanted) -> Result<Leased, VoiceError> {
         let inner = &*self.inner;
         let started = Instant::now();
-        let queue = inner.policy.queue;
+        let policy = inner.policy();
+        let queue = policy.queue;
         let give_up = started + Duration::from_millis(queue.wait_ms);
         // Who is in the middle of a sentence cannot wait for a load.
         let stand_in = match wanted.avoid.is_empty() {
-            true => started + inner.policy.load_patience(),
+            true => started + policy.load_patience(),
             false => started,
         };
         let mut changes = inner.view.changes();
@@ -420,6 +431,11 @@ enum Found {
 }
 
 impl Inner {
+    fn policy(&self) -> Arc<Policy> {
+        let policy = self.policy.read();
+        Arc::clone(&policy.unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Decides. A voice that is being loaded is waited for until `stand_in` where another can stand in, and else until
     /// `cold`.
     fn decide(&self, wanted: &Wanted, stand_in: Instant, cold: Instant) -> Found {
@@ -433,7 +449,7 @@ impl Inner {
             (now < until && !self.loads.has_failed(&load.voice)).then_some(until)
         };
         let reserve = |route: &Route| waits_until(route).is_none();
-        match self.view.decide(wanted, &self.policy, reserve) {
+        match self.view.decide(wanted, &self.policy(), reserve) {
             Decision::Speak(route) => {
                 if let Some(load) = &route.load {
                     match self.clients.of(&load.worker) {
@@ -483,7 +499,7 @@ impl Inner {
     fn refusal(&self, wanted: &Wanted) -> VoiceError {
         let voice = &wanted.voice.voice;
         let workers = self.view.workers();
-        let retry_after = Duration::from_secs(self.policy.queue.retry_after_s.into());
+        let retry_after = Duration::from_secs(self.policy().queue.retry_after_s.into());
         if !workers.is_empty() && !self.view.knows(voice) {
             let known = duologue_registry::voices(&workers);
             let known: Vec<&str> = known.iter().map(|voice| &*voice.name).collect();

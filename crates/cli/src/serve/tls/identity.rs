@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How often the files are looked at.
@@ -114,11 +115,12 @@ impl Identity {
     }
 
     /// Takes renewed files for new connections, until `shutdown`.
-    pub async fn watch(mut self, shutdown: CancellationToken) {
+    pub async fn watch(mut self, look: Arc<Notify>, shutdown: CancellationToken) {
         let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
+                () = look.notified() => {}
                 () = shutdown.cancelled() => return,
             }
             let look = tokio::task::spawn_blocking(move || {

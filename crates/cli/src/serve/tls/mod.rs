@@ -6,10 +6,12 @@ mod self_signed;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use identity::Identity;
@@ -53,6 +55,24 @@ pub(super) struct Tls {
 }
 
 impl TlsOptions {
+    /// Checks the files, if they are named.
+    ///
+    /// # Errors
+    /// As [`TlsOptions::open`].
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.given().map(drop)
+    }
+
+    fn given(&self) -> anyhow::Result<Option<Identity>> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => Ok(Some(Identity::read(cert, key)?)),
+            // The command line is held to it by itself, a configuration file is not.
+            (Some(_), None) => bail!("--tls-cert needs --tls-key, the file of its private key"),
+            (None, Some(_)) => bail!("--tls-key needs --tls-cert, the file of the certificate"),
+            (None, None) => Ok(None),
+        }
+    }
+
     /// What to serve with; `None`: plain HTTP.
     ///
     /// # Errors
@@ -62,18 +82,11 @@ impl TlsOptions {
         listen: IpAddr,
         public_addresses: &[IpAddr],
     ) -> anyhow::Result<Option<Tls>> {
-        match (&self.tls_cert, &self.tls_key) {
-            (Some(cert), Some(key)) => {
-                let identity = Identity::read(cert, key)?;
-                return Ok(Some(Tls {
-                    identity,
-                    own: None,
-                }));
-            }
-            // The command line is held to it by itself, a configuration file is not.
-            (Some(_), None) => bail!("--tls-cert needs --tls-key, the file of its private key"),
-            (None, Some(_)) => bail!("--tls-key needs --tls-cert, the file of the certificate"),
-            (None, None) => {}
+        if let Some(identity) = self.given()? {
+            return Ok(Some(Tls {
+                identity,
+                own: None,
+            }));
         }
         if !self.tls_self_signed {
             return Ok(None);
@@ -92,14 +105,15 @@ impl TlsOptions {
 }
 
 impl Tls {
-    /// Takes connections over TLS, and looks for renewed files, until `shutdown`.
+    /// Takes connections over TLS, and looks for renewed files, now and then and at every `look`, until `shutdown`.
     pub(super) fn listen(
         self,
         listener: TcpListener,
+        look: Arc<Notify>,
         shutdown: CancellationToken,
     ) -> std::io::Result<TlsListener> {
         let config = self.identity.server_config();
-        tokio::spawn(self.identity.watch(shutdown));
+        tokio::spawn(self.identity.watch(look, shutdown));
         TlsListener::new(listener, config)
     }
 
