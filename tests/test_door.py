@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 import websockets
 from openai import AsyncOpenAI, OpenAI
 
-from server import Served, free_port
+from server import Served, free_port, wait_until
 
 pytestmark = pytest.mark.skipif(
     "DUOLOGUE_BIN" not in os.environ, reason="DUOLOGUE_BIN names the program (`cargo xtask test` sets it)"
@@ -332,7 +333,6 @@ def test_only_named_sites_may_read_answers(locked):
         ("/v1/audio/transcriptions", 27_000_000, "multipart/form-data; boundary=x"),
         ("/v1/realtime/client_secrets", 300_000, "application/json"),
         ("/v1/realtime/calls", 1_100_000, "application/sdp"),
-        ("/v1/livekit/token", 5_000, "application/json"),
     ],
 )
 def test_a_body_that_is_too_large_is_told_so(locked, path, bytes_, kind):
@@ -368,9 +368,58 @@ def test_no_secret_is_told(locked):
     told = {
         "the log": locked.log.read_text(),
         "/metrics": httpx.get(f"{locked.url}/metrics", headers=bearer(ADA)).text,
+        "config show": subprocess.run(
+            [os.environ["DUOLOGUE_BIN"], "config", "show", "--effective", "serve"],
+            capture_output=True,
+            text=True,
+            env=os.environ | SECRETS | {"DUOLOGUE_REGISTRY": f"redis://:{ADA}@host:1"},
+        ).stdout,
         "--help": subprocess.run([os.environ["DUOLOGUE_BIN"], "serve", "--help"], capture_output=True, text=True, env=os.environ | SECRETS).stdout,
     }
     assert "TRACE" in told["the log"] and "ada" in told["the log"]
+    assert "redis://***@host:1" in told["config show"] and "# DUOLOGUE_API_KEY: set" in told["config show"]
     for place, text in told.items():
         for one in [ADA, BOB, KIOSK, SLOW, SMALL, secret, "a-wrong-key-that-somebody-tried", *SECRETS.values()]:
             assert one not in text, f"{place} tells {one}"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP here")
+def test_keys_are_reloaded_while_sessions_run_and_a_mistake_changes_nothing(tmp_path):
+    keys, config = tmp_path / "keys.yaml", tmp_path / "serve.yaml"
+    keys.write_text(f"ada: {ADA}\n")
+    config.write_text(f"api-keys: {keys}\nmax-sessions: 4\n")
+    one = Served(tmp_path, *EMPTY, "--config", str(config))
+
+    def reload(told):
+        before = one.log.read_text().count(told)
+        one.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: one.log.read_text().count(told) > before, 20, told)
+
+    def statuses():
+        return [httpx.get(f"{one.url}/v1/models", headers=bearer(key)).status_code for key in (ADA, BOB)]
+
+    async def talk():
+        async with socket(one, additional_headers=bearer(ADA)) as connection:
+            await created(connection)
+            keys.write_text(f"bob: {BOB}\n")
+            config.write_text(f"api-keys: {keys}\nmax-sessions: 5\nlog: debug\n")
+            await asyncio.to_thread(reload, "the configuration is reloaded")
+            assert statuses() == [401, 200]
+            await connection.send(json.dumps({"type": "session.update", "session": {"type": "realtime"}}))
+            assert json.loads(await connection.recv())["type"] == "session.updated"
+
+    try:
+        ready(one)
+        assert statuses() == [200, 401]
+        run(talk())
+        log = one.log.read_text()
+        assert "options=\"max-sessions\"" in log and "DEBUG" in log, log[-2000:]
+        for mistake in [f"bob: {BOB}\nbob: {BOB}\n", "bob: short\n"]:
+            keys.write_text(mistake)
+            reload("the configuration is not reloaded")
+        config.write_text("max-session: 5\n")
+        reload("the configuration is not reloaded")
+        assert "did you mean" in one.log.read_text()
+        assert statuses() == [401, 200]
+    finally:
+        one.stop()

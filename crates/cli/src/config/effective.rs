@@ -221,6 +221,8 @@ mod tests {
             "null",
             "--livekit-room",
             "1",
+            "--livekit",
+            "wss://host",
             "--language",
             "-",
         ];

@@ -51,9 +51,9 @@ pub fn read(mut arguments: Vec<OsString>) -> Result<Read, Unread> {
     {
         arguments.push("serve".into());
     }
-    let (command, in_force) = file::configured(command, &arguments).map_err(Unread::File)?;
-    let matches = command
-        .clone()
+    let (configured, in_force) =
+        file::configured(command.clone(), &arguments).map_err(Unread::File)?;
+    let matches = configured
         .try_get_matches_from(&arguments)
         .map_err(Unread::Arguments)?;
     let settings = match matches.subcommand() {

@@ -66,7 +66,11 @@ What is shown can be used as a file again; passwords in addresses are shown as `
 ## Reloading
 
 `kill -HUP` (`systemctl reload`) has `serve` read its file, and the files that it names, again. These are used from then
-on: {reloaded}; and the files of `api-keys`, `routing`, `tls-cert` and `tls-key` whether or not their names have changed.
+on:
+
+- {reloaded}: their values, and what is in the files that they name;
+- what is in the files of `tls-cert` and `tls-key`.
+
 What else has changed is named in the log, and takes a new start. If anything is wrong, the log says what, and all stays
 as it was. Sessions that run go on, also those of keys that are no more. A `worker` reloads `log`.
 
@@ -92,8 +96,7 @@ pub fn page() -> String {
     for secret in SECRETS {
         let _ = writeln!(page, "| `{}` | {} |", secret.name, secret.what);
     }
-    let mut command = crate::Cli::command();
-    command.build();
+    let command = crate::Cli::command();
     for (name, file) in [
         ("serve", "DUOLOGUE_CONFIG"),
         ("worker", "DUOLOGUE_WORKER_CONFIG"),
@@ -197,8 +200,7 @@ mod tests {
 
     #[test]
     fn every_option_is_also_a_variable_and_says_what_it_does() {
-        let mut command = crate::Cli::command();
-        command.build();
+        let command = crate::Cli::command();
         for name in file::COMMANDS {
             for argument in file::options(&command, name) {
                 let long = argument.get_long().unwrap();
