@@ -63,6 +63,7 @@ export class RoomCall {
     this.opened = false;
     this.ended = null; // why the server ended the conversation
     this.agent = null; // its identity
+    this.session = null; // its id
     this.timers = new Map();
   }
 
@@ -210,7 +211,12 @@ export class RoomCall {
       console.warn("A message of the agent was not JSON and was left out.");
       return;
     }
-    if (event.type === "session.created") this.#open(room, identity);
+    if (event.type === "session.created") {
+      // Another server went on under the same identity; it knows nothing of what we told the one before.
+      if (this.session !== null && this.session !== event.session.id) this.opened = false;
+      this.session = event.session.id;
+      this.#open(room, identity);
+    }
     if (identity !== this.agent || isTranscribed(event)) return;
     // Another agent may go on with it.
     if (event.type === "duologue.ended" && event.reason !== "shutdown") this.ended = event.reason;
@@ -295,6 +301,7 @@ export class RoomCall {
     this.room = null;
     this.published = null;
     this.agent = null;
+    this.session = null;
     this.opened = false;
     room?.disconnect(false).catch(() => {});
   }

@@ -49,7 +49,7 @@ async function start(program, given, log, env = {}) {
 }
 
 async function stop(child) {
-  if (child === undefined || child.exitCode !== null) return;
+  if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
   const gone = new Promise((resolve) => child.once("exit", resolve));
   child.kill("SIGINT");
   const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
@@ -73,7 +73,7 @@ export async function duologue(given, { env = {}, ready = "Duologue is ready", h
     const told = async () => (await readFile(log, "utf8")).includes(ready);
     await until(async () => child.exitCode !== null || (await told()), 120_000, `${ready} (${log})`);
     if (!(await told())) throw new Error(await readFile(log, "utf8"));
-    return { port, url: `${scheme}://${host}:${port}/`, log, stop: () => stop(child) };
+    return { port, url: `${scheme}://${host}:${port}/`, log, stop: () => stop(child), kill: () => child.kill("SIGKILL") };
   } catch (error) {
     await stop(child);
     throw error;
@@ -89,8 +89,8 @@ export async function turnServer() {
   return { iceServer: `turn:ada:lovelace@127.0.0.1:${port}`, stop: () => stop(child) };
 }
 
-/** A LiveKit server and a Duologue that takes its rooms. */
-export async function liveKitRoom() {
+/** A LiveKit server, and what a Duologue needs to take its rooms. */
+export async function liveKitServer() {
   const folder = await mkdtemp(join(tmpdir(), "duologue-livekit-"));
   const port = await freePort();
   // YAML takes JSON.
@@ -104,17 +104,36 @@ export async function liveKitRoom() {
   const livekit = await start(programs.livekit, ["--config", join(folder, "livekit.yaml")], join(folder, "livekit.log"));
   try {
     await until(async () => (await fetch(`http://127.0.0.1:${port}/`)).ok, 30_000, "the LiveKit server answers");
-    const served = await duologue(["--livekit", `ws://127.0.0.1:${port}`, "--asr", "whisper-tiny.en"], {
-      env: { LIVEKIT_API_KEY: KEY, LIVEKIT_API_SECRET: SECRET },
-      ready: "rooms of LiveKit are taken",
-    });
-    const end = async () => {
-      await served.stop();
-      await stop(livekit);
-    };
-    return { url: served.url, stop: end };
   } catch (error) {
     await stop(livekit);
     throw error;
   }
+  const taker = { env: { LIVEKIT_API_KEY: KEY, LIVEKIT_API_SECRET: SECRET }, ready: "rooms of LiveKit are taken" };
+  return { given: ["--livekit", `ws://127.0.0.1:${port}`], taker, stop: () => stop(livekit) };
+}
+
+/** A LiveKit server and a Duologue that takes its rooms. */
+export async function liveKitRoom() {
+  const livekit = await liveKitServer();
+  try {
+    const served = await duologue([...livekit.given, "--asr", "whisper-tiny.en"], livekit.taker);
+    const end = async () => {
+      await served.stop();
+      await livekit.stop();
+    };
+    return { url: served.url, stop: end };
+  } catch (error) {
+    await livekit.stop();
+    throw error;
+  }
+}
+
+/** Redis that keeps nothing on the disk. */
+export async function redisServer() {
+  const folder = await mkdtemp(join(tmpdir(), "duologue-redis-"));
+  const port = await freePort();
+  const log = join(folder, "redis.log");
+  const child = await start("redis-server", ["--bind", "127.0.0.1", "--port", String(port), "--save", "", "--appendonly", "no"], log);
+  await until(async () => (await readFile(log, "utf8")).includes("Ready to accept"), 30_000, "Redis answers");
+  return { url: `redis://127.0.0.1:${port}`, stop: () => stop(child) };
 }
