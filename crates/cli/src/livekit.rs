@@ -9,6 +9,8 @@ use duologue_orchestrator::{LiveKitConfig, Orchestrator, serve_livekit};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::secret::secret;
+
 /// A LiveKit server to talk at.
 #[derive(Args)]
 #[command(next_help_heading = "LiveKit")]
@@ -71,9 +73,10 @@ impl LiveKitOptions {
         let Some(server) = &self.livekit else {
             return Ok(None);
         };
-        let key = |name: &str| std::env::var(name).unwrap_or_default();
-        let credentials = Credentials::new(&key("LIVEKIT_API_KEY"), &key("LIVEKIT_API_SECRET"))
-            .context("--livekit needs keys")?;
+        let key = secret("LIVEKIT_API_KEY")?.unwrap_or_default();
+        let credentials =
+            Credentials::new(&key, &secret("LIVEKIT_API_SECRET")?.unwrap_or_default())
+                .context("--livekit needs keys")?;
         Ok(Some(LiveKitConfig {
             server: server.clone(),
             public_server: self.livekit_public_url.clone(),

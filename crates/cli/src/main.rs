@@ -5,6 +5,7 @@ mod config;
 mod cpu;
 mod engines;
 mod hangup;
+mod health;
 mod livekit;
 mod logging;
 mod machine;
@@ -14,6 +15,7 @@ mod realtime;
 mod replay;
 mod route;
 mod say;
+mod secret;
 mod serve;
 mod size;
 #[cfg(feature = "sound-card")]
@@ -54,6 +56,7 @@ enum Command {
     Bench(bench::BenchCommand),
     Models(models::ModelsCommand),
     Route(Box<route::RouteCommand>),
+    Health(health::HealthCommand),
     Replay(replay::ReplayCommand),
     Config(config::ConfigCommand),
 }
@@ -109,6 +112,7 @@ async fn run(command: Command, settings: Vec<Setting>) -> anyhow::Result<()> {
         Command::Bench(command) => command.run().await,
         Command::Models(command) => command.run().await,
         Command::Route(command) => command.run().await,
+        Command::Health(command) => command.run().await,
         Command::Replay(command) => command.run(),
         Command::Config(command) => command.run(),
     }

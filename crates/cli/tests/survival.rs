@@ -115,6 +115,16 @@ fn get(server: &Server, path: &str) -> String {
     String::from_utf8(answer.expect("curl is needed").stdout).unwrap()
 }
 
+/// What `duologue health` says of it.
+fn health(server: &Server, options: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_duologue"));
+    let url = format!("http://{}/", server.address);
+    let output = command.args(["health", &url]).args(options).output();
+    let output = output.unwrap();
+    let told = String::from_utf8([output.stdout, output.stderr].concat());
+    (output.status.success(), told.unwrap())
+}
+
 #[tokio::test]
 async fn who_comes_back_goes_on_where_the_conversation_was() {
     let server = counting(&["--journal", "memory"]).await;
@@ -193,6 +203,7 @@ async fn a_server_that_is_asked_to_end_takes_no_session_and_lets_those_that_run_
     let mut server = counting(&[]).await;
     let mut client = Client::connect(&server.url()).await;
     assert!(get(&server, "/readyz").starts_with("HTTP/1.1 200"));
+    assert_eq!(health(&server, &[]), (true, "ready\n".to_owned()));
     server.terminate();
     let began = Instant::now();
     let refused = loop {
@@ -204,6 +215,9 @@ async fn a_server_that_is_asked_to_end_takes_no_session_and_lets_those_that_run_
     };
     assert!(refused.contains("retry-after: "), "{refused}");
     assert!(get(&server, "/readyz").starts_with("HTTP/1.1 503"));
+    let (well, told) = health(&server, &[]);
+    assert!(!well && told.contains("draining"), "{told}");
+    assert!(health(&server, &["--alive"]).0);
     client.ask("Still there?").await;
     assert_eq!(client.answer().await, "User 1, me 0.");
     client.socket.close(None).await.unwrap();

@@ -115,7 +115,11 @@ mod tests {
             ("configs/worker.yaml", "duologue worker"),
             ("configs/routing.yaml", "routing policies"),
             ("deploy/two-hosts/serve.yaml", "duologue serve"),
-            ("deploy/two-hosts/worker.yaml", "duologue worker"),
+            ("deploy/two-hosts/worker-speak.yaml", "duologue worker"),
+            ("deploy/compose/serve.yaml", "duologue serve"),
+            ("deploy/compose/worker.yaml", "duologue worker"),
+            ("deploy/kubernetes/config/serve.yaml", "duologue serve"),
+            ("deploy/kubernetes/config/worker.yaml", "duologue worker"),
         ] {
             let told = file(&root.join(name)).unwrap().to_string();
             assert!(told.contains(what), "{name}: {told}");

@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 use super::file::{self, InForce};
+use crate::secret;
 
 /// What stands where a secret does.
 const HIDDEN: &str = "***";
@@ -77,6 +78,9 @@ pub fn settings(
             let source = match (matches.value_source(id), in_force) {
                 (Some(ValueSource::CommandLine), _) => Source::Flag,
                 (Some(ValueSource::EnvVariable), _) => environment(),
+                (Some(_), _) if secret::variable(argument).is_some() => {
+                    Source::Environment(secret::variable(argument).unwrap_or_default())
+                }
                 (Some(_), Some(in_force)) if in_force.keys.contains(long) => {
                     Source::File(in_force.file.clone())
                 }

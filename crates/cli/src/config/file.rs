@@ -215,7 +215,10 @@ mod tests {
     #[test]
     fn the_files_of_the_deployment_examples_are_accepted() {
         served(include_str!("../../../../deploy/two-hosts/serve.yaml")).unwrap();
-        worker(include_str!("../../../../deploy/two-hosts/worker.yaml")).unwrap();
+        worker(include_str!(
+            "../../../../deploy/two-hosts/worker-speak.yaml"
+        ))
+        .unwrap();
     }
 
     /// The lines that are commented out because they have no default, in force.

@@ -1,4 +1,5 @@
-//! What a process is configured with: flags before the environment, that before a file, that before the defaults.
+//! What a process is configured with: flags before the environment, that before files of secrets, those before the
+//! configuration file, that before the defaults.
 
 mod check;
 mod command;
@@ -9,6 +10,8 @@ mod reference;
 use std::ffi::OsString;
 
 use clap::{ArgMatches, CommandFactory};
+
+use crate::secret;
 
 pub use command::ConfigCommand;
 pub use effective::Setting;
@@ -24,7 +27,7 @@ pub struct Read {
 
 /// Why arguments were not read.
 pub enum Unread {
-    /// The configuration file.
+    /// The configuration file, or one with a secret.
     File(anyhow::Error),
     /// The arguments themselves; or they ask for help.
     Arguments(clap::Error),
@@ -53,6 +56,7 @@ pub fn read(mut arguments: Vec<OsString>) -> Result<Read, Unread> {
     }
     let (configured, in_force) =
         file::configured(command.clone(), &arguments).map_err(Unread::File)?;
+    let configured = secret::with_files(configured, &arguments).map_err(Unread::File)?;
     let matches = configured
         .try_get_matches_from(&arguments)
         .map_err(Unread::Arguments)?;

@@ -32,6 +32,7 @@ use tonic::transport::Endpoint;
 use crate::config::Setting;
 use crate::engines::{self, DetectorChoice, SILERO, SMART_TURN};
 use crate::livekit::LiveKit;
+use crate::secret::secret;
 use crate::{metrics, models};
 
 use reload::Reloading;
@@ -244,7 +245,7 @@ impl ServeCommand {
             ..duologue_asr::LoadOptions::default()
         };
         let (llm_name, endpoint) = match (&self.llm_url, &self.llm_model) {
-            (Some(url), Some(model)) => (model, Some(endpoint_config(url, model))),
+            (Some(url), Some(model)) => (model, Some(endpoint_config(url, model)?)),
             _ => (&self.llm, None),
         };
         let llm_config = engines::llm_config(store, llm_name, endpoint, self.llm_threads)?;
@@ -449,23 +450,25 @@ fn worker_at(url: &str) -> anyhow::Result<Endpoint> {
 }
 
 fn remote_recognizer(url: &str, model: &str) -> anyhow::Result<Arc<dyn Recognizer>> {
-    let key = std::env::var("DUOLOGUE_ASR_API_KEY").ok();
     let remote = Remote::new(RemoteConfig {
         url: url.to_owned(),
         model: model.to_owned(),
-        api_key: key.filter(|key| !key.is_empty()),
+        api_key: secret("DUOLOGUE_ASR_API_KEY")?,
     });
     Ok(Arc::new(remote.context("--asr-url")?))
 }
 
-fn endpoint_config(url: &str, model: &str) -> EndpointConfig {
-    let key = |name: &str| std::env::var(name).ok().filter(|key| !key.is_empty());
-    EndpointConfig {
+fn endpoint_config(url: &str, model: &str) -> anyhow::Result<EndpointConfig> {
+    let api_key = match secret("DUOLOGUE_LLM_API_KEY")? {
+        None => secret("OPENAI_API_KEY")?,
+        key => key,
+    };
+    Ok(EndpointConfig {
         url: url.to_owned(),
         model: model.to_owned(),
-        api_key: key("DUOLOGUE_LLM_API_KEY").or_else(|| key("OPENAI_API_KEY")),
+        api_key,
         ..EndpointConfig::default()
-    }
+    })
 }
 
 /// An address that a browser on this machine can open.

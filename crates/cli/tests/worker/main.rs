@@ -3,6 +3,7 @@
 
 mod devices;
 mod drain;
+mod health;
 mod hosts;
 mod models;
 #[path = "../../../registry/tests/support/mod.rs"]
