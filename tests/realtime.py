@@ -95,10 +95,10 @@ class Person:
 
 
 @asynccontextmanager
-async def person(url, microphone=True, **session):
+async def person(url, microphone=True, api_key="none", **session):
     """A connected person, with the session updated."""
     client = AsyncOpenAI(
-        api_key="none", base_url=f"{url}/v1", websocket_base_url=url.replace("http", "ws", 1) + "/v1"
+        api_key=api_key, base_url=f"{url}/v1", websocket_base_url=url.replace("http", "ws", 1) + "/v1"
     )
     async with client.realtime.connect(model="gpt-realtime") as connection:
         one = Person(connection)

@@ -5,11 +5,13 @@
 //! says exactly what to install, and tells how long things take.
 
 mod deny;
+mod docker;
 mod go;
 mod native;
 mod packages;
 mod runner;
 mod server;
+mod smoke;
 mod tests;
 
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ Usage: cargo xtask <task> [arguments]
   run [arguments]    set up, build in release, fetch models, serve; arguments go to `duologue serve`
   talk [arguments]   the same with microphone and loudspeaker; arguments go to `duologue talk`
   test               set up, then every test: Rust, whole system, browser
+  smoke              the composed stack of deploy/, brought up and talked to; part of `test`
   lint               format, clippy, docs, licenses and advisories
   ci                 test, then lint, with a table of times
   bench [arguments]  set up, build in release; arguments go to `duologue bench`
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         ("talk", _) => talk(&mut runner, &rest),
         ("bench", _) => bench(&mut runner, &rest),
         ("test", []) => tests::all(&mut runner),
+        ("smoke", []) => smoke(&mut runner),
         ("lint", []) => lint(&mut runner),
         ("ci", []) => {
             let tests = tests::all(&mut runner);
@@ -56,10 +60,12 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         ("", _) => Err(format!("name a task\n\n{HELP}")),
-        ("test" | "lint" | "ci" | "doctor", _) => Err(format!("`{task}` takes no arguments")),
+        ("test" | "smoke" | "lint" | "ci" | "doctor", _) => {
+            Err(format!("`{task}` takes no arguments"))
+        }
         _ => Err(format!("no task `{task}`\n\n{HELP}")),
     };
-    if matches!(task.as_str(), "test" | "lint" | "ci") {
+    if matches!(task.as_str(), "test" | "smoke" | "lint" | "ci") {
         runner.print_table();
     }
     match outcome {
@@ -119,6 +125,18 @@ fn bench(runner: &mut Runner, arguments: &[String]) -> Outcome {
         &[&["bench".to_owned()], arguments].concat(),
         if peers { &env } else { &[] },
     )
+}
+
+fn smoke(runner: &mut Runner) -> Outcome {
+    native::set_up()?;
+    build(runner, &[])?;
+    let mut pull = runner.command(runner.binary());
+    pull.args(["models", "pull"]);
+    runner.step("models", &mut pull)?;
+    let mut pull = runner.command(runner.binary());
+    pull.args(["models", "pull"]).args(tests::FURTHER_MODELS);
+    runner.step("models for tests", &mut pull)?;
+    smoke::alone(runner)
 }
 
 /// Builds the program just as plain `cargo run --release` does, so that either finds the other's

@@ -131,7 +131,7 @@ fn run(prefix: &[&str], words: &[&str]) -> Outcome {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     output(Command::new("id").arg("-u")).as_deref() == Some("0")
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::packages::{self, Package};
 use crate::runner::{Runner, output, status, which};
 use crate::server::Server;
-use crate::{Outcome, all_of, go, native};
+use crate::{Outcome, all_of, go, native, smoke};
 
 const PYTHON: Package = Package {
     apt: "python3 python3-venv",
@@ -49,7 +49,7 @@ const REDIS: Package = Package {
 const BROWSERS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
 
 /// Models that only tests use, beside the default set.
-const FURTHER_MODELS: &[&str] = &["whisper-tiny.en"];
+pub(crate) const FURTHER_MODELS: &[&str] = &["whisper-tiny.en"];
 
 /// Runs all tests. A suite that fails does not keep the later ones from running.
 pub(crate) fn all(runner: &mut Runner) -> Outcome {
@@ -113,6 +113,12 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
             }
             if let Some(package) = &node {
                 outcomes.push(browser(runner, package, &server, &others));
+            }
+            // Its memory and cores are for the next.
+            drop(server);
+            if let Some(requirements) = &python {
+                let python = self::python(runner, requirements, "tests-venv")?;
+                outcomes.push(smoke::run(runner, &python, &others));
             }
         }
     }

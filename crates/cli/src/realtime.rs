@@ -39,7 +39,7 @@ pub async fn connect(url: &str) -> anyhow::Result<(Speaker, Listener)> {
     let mut request = url.as_str().into_client_request().with_context(|| {
         format!("{url:?} is not an address; write it as ws://host:port/v1/realtime")
     })?;
-    if let Ok(key) = std::env::var("DUOLOGUE_API_KEY") {
+    if let Some(key) = crate::secret::secret("DUOLOGUE_API_KEY")? {
         let bearer = format!("Bearer {key}")
             .parse()
             .context("DUOLOGUE_API_KEY is not a key")?;

@@ -79,7 +79,9 @@ A server that was started at a terminal stops when that terminal is closed.
 ## Secrets
 
 Passwords and keys come from files and from the environment. Those in addresses (`registry`, `journal`, `ice-server`)
-are best left off the command line, which every user of the machine can read. These have a variable and nothing else:
+are best left off the command line, which every user of the machine can read. Each is also read from a file, which the
+variable with `_FILE` behind its name names: `DUOLOGUE_REGISTRY_FILE=/run/secrets/registry`; so are these, which have a
+variable and nothing else:
 
 | variable | what |
 |---|---|

@@ -147,7 +147,7 @@ impl AccessOptions {
     }
 
     fn key_of_environment(&self, others: &[Key]) -> anyhow::Result<Option<Key>> {
-        let Some(key) = from_environment(API_KEY) else {
+        let Some(key) = crate::secret::secret(API_KEY)? else {
             return Ok(None);
         };
         let key = Key::new("environment", &key, self.limits()).context(API_KEY)?;
