@@ -23,6 +23,7 @@ mod sound_card;
 mod talk;
 mod transcribe;
 mod worker;
+mod worker_tls;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use duologue_orchestrator::voice::Reach;
 use duologue_voicepack::{
     Bytes, Catalogue, Entry, Event, FileState, Kind, Metadata, Network, Progress, Pulled, Puller,
     Step, VoicepackStore,
@@ -17,6 +18,7 @@ use duologue_voicepack::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::worker_tls::ReachOptions;
 use on_worker::OnWorker;
 
 /// Models on this machine: list, fetch, check, remove. With --worker, the voices of a TTS worker: list, load, unload
@@ -30,6 +32,9 @@ pub struct ModelsCommand {
     /// A TTS worker whose voices are meant, such as 10.0.0.5:50051
     #[arg(long, global = true, value_name = "ADDR")]
     worker: Option<String>,
+
+    #[command(flatten)]
+    reach: ReachOptions,
 
     #[command(subcommand)]
     action: Action,
@@ -98,7 +103,7 @@ impl ModelsCommand {
     /// What could not be done, in words for a person.
     pub async fn run(self) -> anyhow::Result<()> {
         if let Some(address) = &self.worker {
-            return self.action.on_worker(address).await;
+            return self.action.on_worker(address, &self.reach.reach()?).await;
         }
         let store = VoicepackStore::open_default()?;
         let catalogue = Catalogue::load(self.catalogue.as_deref())?;
@@ -120,8 +125,8 @@ impl ModelsCommand {
 }
 
 impl Action {
-    async fn on_worker(self, address: &str) -> anyhow::Result<()> {
-        let worker = OnWorker::connect(address).await?;
+    async fn on_worker(self, address: &str, reach: &Reach) -> anyhow::Result<()> {
+        let worker = OnWorker::connect(address, reach).await?;
         match self {
             Action::List { json } => worker.list(json).await,
             Action::Load { names, json } => worker.load(&names, false, json).await,

@@ -11,9 +11,9 @@ use duologue_llm::speakable::{ClauseRules, Speakable};
 use duologue_orchestrator::voice::{VoiceChoice, VoiceClient};
 use duologue_voicepack::VoicepackStore;
 use duologue_worker::{Worker, WorkerConfig};
-use tonic::transport::Endpoint;
 
 use crate::models;
+use crate::worker_tls::ReachOptions;
 
 /// Speak a text: play it, or write it to a WAV file or a pipe, while it is made
 ///
@@ -50,6 +50,9 @@ pub struct SayCommand {
     /// A TTS worker elsewhere, such as `http://10.0.0.5:50051`
     #[arg(long, env = "DUOLOGUE_WORKER", value_name = "URL")]
     worker: Option<String>,
+
+    #[command(flatten)]
+    reach: ReachOptions,
 
     /// Print when each word is spoken, as `seconds word`, to standard error
     #[arg(long)]
@@ -150,7 +153,10 @@ impl SayCommand {
 
     async fn client(&self, voice: &str) -> anyhow::Result<VoiceClient> {
         if let Some(url) = &self.worker {
-            let channel = Endpoint::from_shared(url.clone())?
+            let channel = self
+                .reach
+                .reach()?
+                .to(url)?
                 .connect()
                 .await
                 .with_context(|| format!("cannot reach the TTS worker at {url}"))?;

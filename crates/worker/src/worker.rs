@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::transport::{Channel, Endpoint, Server, ServerTlsConfig, Uri};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -80,6 +80,9 @@ pub enum WorkerError {
     /// The service's own descriptors do not decode.
     #[error("gRPC reflection: {0}")]
     Reflection(String),
+    /// The certificates to serve with.
+    #[error("the certificate, its key or the clients' authority cannot be used")]
+    Tls(#[source] tonic::transport::Error),
     /// The listening socket failed.
     #[error("the worker's listener failed")]
     Serve(#[from] tonic::transport::Error),
@@ -175,18 +178,23 @@ impl Worker {
             .connect_with_connector_lazy(tower::service_fn(connect))
     }
 
-    /// Serves on `listener` until `shutdown`, then as [`Worker::drain`].
+    /// Serves on `listener` until `shutdown`, then as [`Worker::drain`]; over TLS, if it is said how.
     ///
     /// # Errors
-    /// [`WorkerError::Serve`] when the listener fails.
+    /// [`WorkerError::Serve`] when the listener fails, [`WorkerError::Tls`] before it is used.
     pub async fn serve(
         &self,
         listener: TcpListener,
+        tls: Option<ServerTlsConfig>,
         shutdown: CancellationToken,
     ) -> Result<(), WorkerError> {
+        let mut server = Server::builder();
+        if let Some(tls) = tls {
+            server = server.tls_config(tls).map_err(WorkerError::Tls)?;
+        }
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         // Connections stay until the last utterance has ended, so that it can still be paused and stopped.
-        let server = Server::builder()
+        let server = server
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_routes(self.routes.clone())

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use duologue_orchestrator::voice::{Reach, why};
 use duologue_rpc::tts_worker_client::TtsWorkerClient;
 use duologue_rpc::{
     GetCapabilitiesRequest, GetCapabilitiesResponse, ListModelsRequest, LoadModelRequest, Model,
@@ -11,7 +12,7 @@ use duologue_rpc::{
 };
 use duologue_voicepack::Bytes;
 use serde_json::{Value, json};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 /// A worker that does not take a connection in this time is not there.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -27,16 +28,12 @@ impl OnWorker {
     ///
     /// # Errors
     /// What is no address, and where nobody listens.
-    pub async fn connect(address: &str) -> anyhow::Result<Self> {
+    pub async fn connect(address: &str, reach: &Reach) -> anyhow::Result<Self> {
         let url = match address.contains("://") {
             true => address.to_owned(),
             false => format!("http://{address}"),
         };
-        let endpoint = Endpoint::from_shared(url.clone())
-            .with_context(|| {
-                format!("--worker {address:?} is not an address; write it as host:port")
-            })?
-            .connect_timeout(CONNECT);
+        let endpoint = reach.to(&url).context("--worker")?.connect_timeout(CONNECT);
         let channel = endpoint.connect().await.with_context(|| {
             format!("cannot reach a worker at {url}; start one there with `duologue worker --listen ADDR`")
         })?;
@@ -311,5 +308,5 @@ fn languages(all: &[String]) -> String {
 
 /// A worker's refusals are written for people.
 fn told(status: tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
+    anyhow::anyhow!("{}", why(&status))
 }

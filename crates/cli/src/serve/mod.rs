@@ -15,19 +15,18 @@ use duologue_llm::EndpointConfig;
 use duologue_orchestrator::fleet::Fleet;
 use duologue_orchestrator::inference::InferencePool;
 use duologue_orchestrator::journal::{Journal, MemoryJournal, RedisJournal};
-use duologue_orchestrator::recording::{self, RecordingConfig};
+use duologue_orchestrator::recording::{self, RecordingConfig, Retention};
 use duologue_orchestrator::routing::Policy;
-use duologue_orchestrator::voice::VoiceClient;
+use duologue_orchestrator::voice::{Reach, VoiceClient};
 use duologue_orchestrator::{Engines, Orchestrator, OrchestratorConfig, WebRtc};
 use duologue_registry::{RedisRegistry, Registry};
 use duologue_rtc::{Port, PortConfig};
 use duologue_session::{Limits, Speculation};
-use duologue_voicepack::VoicepackStore;
+use duologue_voicepack::{Bytes, VoicepackStore};
 use duologue_worker::{Worker, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 use crate::config::Setting;
 use crate::engines::{self, DetectorChoice, SILERO, SMART_TURN};
@@ -57,8 +56,9 @@ impl ServeCommand {
         self.tls.check()?;
         self.routing.policy()?;
         self.orchestrator_config()?;
+        let reach = self.reach.reach()?;
         for url in &self.worker {
-            worker_at(url)?;
+            reach.to(url).context("--worker")?;
         }
         Ok(needs.into_iter().collect())
     }
@@ -285,12 +285,13 @@ impl ServeCommand {
     /// The voice workers: those elsewhere, or one of our own behind the same interface.
     async fn fleet(&self, store: &VoicepackStore) -> anyhow::Result<(Fleet, Option<Worker>)> {
         let policy = self.routing.policy()?;
+        let reach = self.reach.reach()?;
         match (&self.registry, self.worker.is_empty()) {
             (Some(_), false) => {
                 bail!("--worker and --registry are two ways to name the TTS workers: use one")
             }
-            (Some(url), true) => return Ok((registered(url, policy).await?, None)),
-            (None, false) => return Ok((remote(&self.worker, policy).await?, None)),
+            (Some(url), true) => return Ok((registered(url, policy, reach).await?, None)),
+            (None, false) => return Ok((remote(&self.worker, policy, &reach).await?, None)),
             (None, true) => {}
         }
         let config = WorkerConfig {
@@ -326,7 +327,10 @@ impl ServeCommand {
             },
             recording: self.record.clone().map(|folder| RecordingConfig {
                 folder,
-                keep: self.record_keep.map(|days| DAY * days),
+                keep: Retention {
+                    age: self.record_keep.map(|days| DAY * days),
+                    bytes: (self.record_limit > 0).then_some(self.record_limit),
+                },
             }),
             ..OrchestratorConfig::default()
         };
@@ -352,7 +356,7 @@ impl ServeCommand {
     }
 }
 
-/// Says loudly that sessions are kept, and deletes what is too old, now and every hour.
+/// Says loudly that sessions are kept, and deletes what is not to be kept, now and then.
 fn start_recording(config: &RecordingConfig, shutdown: &CancellationToken) -> anyhow::Result<()> {
     recording::check(&config.folder).with_context(|| {
         format!(
@@ -360,25 +364,35 @@ fn start_recording(config: &RecordingConfig, shutdown: &CancellationToken) -> an
             config.folder.display()
         )
     })?;
-    let kept = match config.keep {
-        Some(keep) => format!("deleted after {} days", keep.as_secs() / DAY.as_secs()),
-        None => "never deleted".to_owned(),
+    let keep = config.keep;
+    let age = keep
+        .age
+        .map(|age| format!("for {} days", age.as_secs() / DAY.as_secs()));
+    let size = keep
+        .bytes
+        .map(|bytes| format!("as far as {} hold them", Bytes(bytes)));
+    let kept = match (age, size) {
+        (None, None) => "for ever".to_owned(),
+        (age, size) => age.into_iter().chain(size).collect::<Vec<_>>().join(", "),
     };
     let folder = config.folder.display();
     println!(
-        "\nRECORDING IS ON: every session's words and sound are kept in {folder} ({kept}).\n\
+        "\nRECORDING IS ON: every session's words and sound are kept in {folder}, {kept}.\n\
          Tell the people who talk to this server; their clients are told."
     );
     tracing::warn!(%folder, %kept, "recording is on: words and sound of every session are kept");
-    let Some(keep) = config.keep else {
-        return Ok(());
+    // A full disk comes sooner than old age.
+    let every = match (keep.age, keep.bytes) {
+        (None, None) => return Ok(()),
+        (_, None) => Duration::from_secs(3_600),
+        (_, Some(_)) => Duration::from_secs(60),
     };
     let (folder, shutdown) = (config.folder.clone(), shutdown.clone());
     tokio::spawn(async move {
-        let mut hours = tokio::time::interval(Duration::from_secs(3_600));
+        let mut looks = tokio::time::interval(every);
         loop {
             tokio::select! {
-                _ = hours.tick() => {}
+                _ = looks.tick() => {}
                 () = shutdown.cancelled() => return,
             }
             let folder = folder.clone();
@@ -399,14 +413,14 @@ fn start_recording(config: &RecordingConfig, shutdown: &CancellationToken) -> an
 }
 
 /// The workers in a registry. That there are none yet is no error: they come and go.
-async fn registered(url: &str, policy: Policy) -> anyhow::Result<Fleet> {
+async fn registered(url: &str, policy: Policy, reach: Reach) -> anyhow::Result<Fleet> {
     let registry = RedisRegistry::open(url)?;
     registry
         .connected(REGISTRY_DEADLINE)
         .await
         .context("--registry")?;
     let mut snapshots = registry.watch();
-    let fleet = Fleet::registered(Arc::new(registry), policy);
+    let fleet = Fleet::reached(Arc::new(registry), policy, reach);
     let first = snapshots.wait_for(|snapshot| !snapshot.workers.is_empty());
     if tokio::time::timeout(FIRST_WORKER, first).await.is_err() {
         tracing::warn!("no TTS worker is registered yet; nobody can speak until one is");
@@ -415,12 +429,15 @@ async fn registered(url: &str, policy: Policy) -> anyhow::Result<Fleet> {
 }
 
 /// Workers at `urls`. One that cannot be reached now is tried again when it is needed, unless it is the only one.
-async fn remote(urls: &[String], policy: Policy) -> anyhow::Result<Fleet> {
+async fn remote(urls: &[String], policy: Policy, reach: &Reach) -> anyhow::Result<Fleet> {
     let mut workers = Vec::new();
     let mut failure = None;
     let mut reached = false;
     for url in urls {
-        let endpoint = worker_at(url)?.connect_timeout(Duration::from_secs(5));
+        let endpoint = reach
+            .to(url)
+            .context("--worker")?
+            .connect_timeout(Duration::from_secs(5));
         let channel = match endpoint.connect().await {
             Ok(channel) => {
                 reached = true;
@@ -441,12 +458,6 @@ async fn remote(urls: &[String], policy: Policy) -> anyhow::Result<Fleet> {
         Some(error) if !reached => Err(error),
         _ => Ok(Fleet::listed(workers, policy).asked().await),
     }
-}
-
-fn worker_at(url: &str) -> anyhow::Result<Endpoint> {
-    Endpoint::from_shared(url.to_owned()).with_context(|| {
-        format!("--worker {url:?} is not an address; write it as http://host:port")
-    })
 }
 
 fn remote_recognizer(url: &str, model: &str) -> anyhow::Result<Arc<dyn Recognizer>> {

@@ -12,6 +12,8 @@ use super::tls::TlsOptions;
 use crate::engines::DetectorChoice;
 use crate::livekit::LiveKitOptions;
 use crate::route::RoutingOptions;
+use crate::size;
+use crate::worker_tls::ReachOptions;
 
 /// Whether something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -152,6 +154,9 @@ pub struct ServeCommand {
         help_heading = "Workers"
     )]
     pub(super) registry: Option<String>,
+
+    #[command(flatten)]
+    pub(super) reach: ReachOptions,
 
     #[command(flatten)]
     pub(super) routing: RoutingOptions,
@@ -408,6 +413,17 @@ pub struct ServeCommand {
         help_heading = "Recording"
     )]
     pub(super) record_keep: Option<u32>,
+
+    /// What all recordings may take, such as 50GB; beyond, the oldest are deleted. 0: no limit
+    #[arg(
+        long,
+        env = "DUOLOGUE_RECORD_LIMIT",
+        value_name = "SIZE",
+        default_value = "0",
+        value_parser = size::parse,
+        help_heading = "Recording"
+    )]
+    pub(super) record_limit: u64,
 }
 
 fn factor(text: &str) -> Result<f32, String> {

@@ -54,11 +54,13 @@ impl WorkerCommand {
     /// What is wrong.
     pub fn check(&self) -> anyhow::Result<Vec<String>> {
         with_port(&self.listen, None).with_context(|| format!("--listen {:?}", self.listen))?;
+        self.tls.config()?;
         Ok(Vec::new())
     }
 
     async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let number = self.own_device().map(|(number, _)| number);
+        let tls = self.tls.config()?;
         let store = match self.voicepacks() {
             Some(dir) => VoicepackStore::open(dir),
             None => VoicepackStore::open_default()?,
@@ -95,16 +97,19 @@ impl WorkerCommand {
             worker.announce(Arc::new(registry), place, lease).await?;
         }
         say(&format!(
-            "Duologue worker {name} is ready at http://{address}"
+            "Duologue worker {name} is ready at {}://{address}",
+            self.tls.scheme()
         ));
-        Ok(worker.serve(listener, shutdown).await?)
+        Ok(worker.serve(listener, tls, shutdown).await?)
     }
 
     /// Where others find the worker that listens on `address`.
     fn place(&self, address: SocketAddr, number: Option<usize>) -> anyhow::Result<Place> {
         let address = match &self.fleet.advertise {
             Some(advertise) => {
-                let (scheme, host) = advertise.split_once("://").unwrap_or(("http", advertise));
+                let (scheme, host) = advertise
+                    .split_once("://")
+                    .unwrap_or((self.tls.scheme(), advertise));
                 let host = with_port(host.trim_end_matches('/'), number).with_context(|| {
                     format!("--advertise {advertise:?}: write it as http://HOST:PORT")
                 })?;
@@ -115,7 +120,7 @@ impl WorkerCommand {
                  one orchestrators reach it",
                 self.listen
             ),
-            None => format!("http://{address}"),
+            None => format!("{}://{address}", self.tls.scheme()),
         };
         let tags = self.fleet.tags.iter().filter(|tag| !tag.is_empty());
         Ok(Place {

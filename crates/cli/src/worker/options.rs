@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::devices::Device;
 use super::supervisor;
 use crate::size;
+use crate::worker_tls::WorkerTlsOptions;
 use clap::Args;
 use duologue_worker::{Timeouts, ToneConfig, WorkerConfig};
 
@@ -23,8 +24,8 @@ pub struct WorkerCommand {
     #[arg(long, env = "DUOLOGUE_WORKER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Address to listen on; port 0 takes a free one. The protocol has no password, so keep the port to hosts you
-    /// trust
+    /// Address to listen on; port 0 takes a free one. Keep the port to hosts you trust, or
+    /// take only those that show a certificate (see TLS below)
     #[arg(
         long,
         env = "DUOLOGUE_WORKER_LISTEN",
@@ -44,6 +45,9 @@ pub struct WorkerCommand {
     /// Sessions at once; one more is refused
     #[arg(long, env = "DUOLOGUE_WORKER_MAX_SESSIONS", default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_sessions: u32,
+
+    #[command(flatten)]
+    pub(super) tls: WorkerTlsOptions,
 
     #[command(flatten)]
     pub(super) fleet: FleetOptions,

@@ -10,3 +10,4 @@ mod models;
 mod redis;
 mod registry;
 mod support;
+mod tls;

@@ -5,9 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use duologue_registry::{Snapshot, WorkerRecord};
-use tonic::transport::Endpoint;
 
-use crate::voice::{VoiceClient, VoiceError};
+use crate::voice::{Reach, VoiceClient, VoiceError};
 
 /// Longest wait for a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
@@ -15,6 +14,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
 pub(super) struct Clients {
+    /// How connections are made.
+    reach: Reach,
     /// Connections that were there before their workers were registered.
     given: HashMap<String, VoiceClient>,
     /// Connections that were made, with the address they are to.
@@ -22,8 +23,9 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) fn new(given: HashMap<String, VoiceClient>) -> Self {
+    pub(super) fn new(given: HashMap<String, VoiceClient>, reach: Reach) -> Self {
         Self {
+            reach,
             given,
             made: Mutex::default(),
         }
@@ -45,11 +47,8 @@ impl Clients {
         {
             return Ok(client.clone());
         }
-        let endpoint = Endpoint::from_shared(worker.address.clone()).map_err(|_| {
-            VoiceError::Worker(format!(
-                "{} announces {:?}, which is no address: http://HOST:PORT is",
-                worker.name, worker.address
-            ))
+        let endpoint = self.reach.to(&worker.address).map_err(|error| {
+            VoiceError::Worker(format!("{} is announced wrongly: {error}", worker.name))
         })?;
         let channel = endpoint
             .connect_timeout(CONNECT_DEADLINE)

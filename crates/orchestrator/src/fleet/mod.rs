@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::routing::{Because, Decision, Policy, Route};
-use crate::voice::{VoiceChoice, VoiceClient, VoiceError, VoiceSession};
+use crate::voice::{Reach, VoiceChoice, VoiceClient, VoiceError, VoiceSession};
 use clients::Clients;
 use loads::Loads;
 use queue::{Place, Queue};
@@ -163,13 +163,25 @@ impl Fleet {
             registry: registry.clone(),
             soon: watch::Sender::new(()),
         };
-        Self::new(Arc::new(registry), policy, given, Some(list))
+        Self::new(
+            Arc::new(registry),
+            policy,
+            given,
+            Some(list),
+            Reach::default(),
+        )
     }
 
     /// A fleet of the workers in a registry. Must be called within a Tokio runtime.
     #[must_use]
     pub fn registered(registry: Arc<dyn Registry>, policy: Policy) -> Self {
-        Self::new(registry, policy, HashMap::new(), None)
+        Self::reached(registry, policy, Reach::default())
+    }
+
+    /// As [`Fleet::registered`], with workers that are connected to in a certain way.
+    #[must_use]
+    pub fn reached(registry: Arc<dyn Registry>, policy: Policy, reach: Reach) -> Self {
+        Self::new(registry, policy, HashMap::new(), None, reach)
     }
 
     fn new(
@@ -177,10 +189,11 @@ impl Fleet {
         policy: Policy,
         given: HashMap<String, VoiceClient>,
         list: Option<List>,
+        reach: Reach,
     ) -> Self {
         let mut snapshots = registry.watch();
         let view = Arc::new(View::new(&snapshots.borrow_and_update()));
-        let clients = Arc::new(Clients::new(given));
+        let clients = Arc::new(Clients::new(given, reach));
         let (slots, returned) = Slots::new(Arc::clone(&registry), Arc::clone(&view));
         let soon = list.as_ref().map(|list| list.soon.clone());
         let loads = Loads::new(registry, Arc::clone(&view), slots.process(), soon);

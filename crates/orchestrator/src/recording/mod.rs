@@ -21,7 +21,7 @@ use duologue_session::{Action, Beginning, Entry, Event, Happening};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-pub use retention::{Pruned, prune};
+pub use retention::{Pruned, Retention, prune};
 
 use disk::{Disk, Folder};
 
@@ -46,8 +46,8 @@ pub const ASSISTANT_FILE: &str = "assistant.wav";
 pub struct RecordingConfig {
     /// A folder for each session is made in this one.
     pub folder: PathBuf,
-    /// Age at which a recording is deleted; `None`: never.
-    pub keep: Option<Duration>,
+    /// How long recordings are kept, and how many.
+    pub keep: Retention,
 }
 
 /// Whether sessions can be kept in a folder: makes it if it is not there.

@@ -127,7 +127,7 @@ async fn a_session_is_kept_in_files_that_only_the_owner_reads() {
     let folder = tempfile::tempdir().unwrap();
     let config = RecordingConfig {
         folder: folder.path().join("deep/recordings"),
-        keep: None,
+        keep: Retention::default(),
     };
     let mut recorder = Recorder::begin(&config, about());
     let event = Event::SpeechStarted { onset: ms(1_200) };
@@ -277,7 +277,7 @@ async fn a_folder_that_cannot_be_made_is_told_as_such() {
     std::fs::write(&file, "in the way").unwrap();
     let config = RecordingConfig {
         folder: file,
-        keep: None,
+        keep: Retention::default(),
     };
     let mut recorder = Recorder::begin(&config, about());
     eventually(|| recorder.newly_stopped().is_some());
@@ -301,7 +301,11 @@ fn old_recordings_are_deleted_and_nothing_else() {
     let young = make("sess_young", EVENTS_FILE, 6 * day);
     let strange = make("holiday", EVENTS_FILE, 8 * day);
     let other = make("sess_other", "photo.jpg", 8 * day);
-    let pruned = prune(folder.path(), 7 * day, now).unwrap();
+    let week = Retention {
+        age: Some(7 * day),
+        bytes: None,
+    };
+    let pruned = prune(folder.path(), week, now).unwrap();
     assert_eq!(
         pruned,
         Pruned {
@@ -311,5 +315,5 @@ fn old_recordings_are_deleted_and_nothing_else() {
     );
     assert!(!old.exists() && young.exists() && strange.exists() && other.exists());
     let nowhere = folder.path().join("nowhere");
-    assert_eq!(prune(&nowhere, day, now).unwrap(), Pruned::default());
+    assert_eq!(prune(&nowhere, week, now).unwrap(), Pruned::default());
 }

@@ -52,7 +52,7 @@ pub enum VoiceError {
 
 impl From<tonic::Status> for VoiceError {
     fn from(status: tonic::Status) -> Self {
-        let message = status.message().to_owned();
+        let message = why(&status);
         match status.code() {
             Code::ResourceExhausted => Self::Busy(message),
             Code::NotFound => Self::UnknownVoice(message),
@@ -60,6 +60,25 @@ impl From<tonic::Status> for VoiceError {
             code => Self::Worker(format!("{message} ({code:?})")),
         }
     }
+}
+
+/// What a status says; of a connection that broke, also what broke it, such as a certificate that was not taken.
+#[must_use]
+pub fn why(status: &tonic::Status) -> String {
+    let message = status.message().to_owned();
+    match std::error::Error::source(status).map(innermost) {
+        Some(cause) if !message.contains(&cause) => format!("{message}: {cause}"),
+        _ => message,
+    }
+}
+
+/// What is at the bottom of an error.
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }
 
 /// A worker, reached over TCP or in the process.

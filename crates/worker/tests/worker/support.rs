@@ -216,7 +216,7 @@ pub async fn serve(worker: &Worker) -> Server {
     let shutdown = CancellationToken::new();
     let task = tokio::spawn({
         let (worker, shutdown) = (worker.clone(), shutdown.clone());
-        async move { worker.serve(listener, shutdown).await }
+        async move { worker.serve(listener, None, shutdown).await }
     });
     Server {
         url,
