@@ -354,7 +354,7 @@ def test_metrics_are_behind_the_key_or_at_an_address_of_their_own(locked, tmp_pa
     apart = Served(tmp_path, *EMPTY, "--metrics-listen", at, env={"DUOLOGUE_API_KEY": ADA})
     try:
         ready(apart)
-        assert "duologue_slots_free" in httpx.get(f"http://{at}/metrics").text
+        wait_until(lambda: "duologue_slots_free" in httpx.get(f"http://{at}/metrics").text, 10, "slots are measured")
         assert httpx.get(f"{apart.url}/metrics", headers=bearer(ADA)).status_code == 404
     finally:
         apart.stop()

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use tonic::transport::Endpoint;
+use duologue_orchestrator::voice::Reach;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+
+use crate::worker_tls::ReachOptions;
 
 /// Ask a server, or with --worker a TTS worker, whether it takes sessions; ends with 1 if it does not
 #[derive(Debug, Args)]
@@ -19,6 +21,9 @@ pub struct HealthCommand {
     /// Ask this TTS worker instead, such as 127.0.0.1:50051
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["url", "alive"])]
     worker: Option<String>,
+
+    #[command(flatten)]
+    reach: ReachOptions,
 
     /// Ask only whether the process lives: it may be full, or about to stop
     #[arg(long)]
@@ -36,11 +41,12 @@ impl HealthCommand {
     /// Where nobody answers in time, or not well.
     pub async fn run(self) -> anyhow::Result<()> {
         let patience = Duration::from_secs(self.timeout);
+        let reach = self.reach.reach()?;
         let (asked, answer) = match &self.worker {
-            Some(address) => (
-                address,
-                tokio::time::timeout(patience, worker(address)).await,
-            ),
+            Some(address) => {
+                let asked = worker(address, &reach);
+                (address, tokio::time::timeout(patience, asked).await)
+            }
             None => {
                 let asked = server(&self.url, self.alive);
                 (&self.url, tokio::time::timeout(patience, asked).await)
@@ -74,15 +80,12 @@ async fn server(url: &str, alive: bool) -> anyhow::Result<String> {
     }
 }
 
-async fn worker(address: &str) -> anyhow::Result<String> {
+async fn worker(address: &str, reach: &Reach) -> anyhow::Result<String> {
     let url = match address.contains("://") {
         true => address.to_owned(),
         false => format!("http://{address}"),
     };
-    let endpoint = Endpoint::from_shared(url.clone()).with_context(|| {
-        format!("--worker {address:?} is not an address; write it as host:port")
-    })?;
-    let channel = endpoint.connect().await;
+    let channel = reach.to(&url).context("--worker")?.connect().await;
     let channel = channel.with_context(|| format!("cannot reach a worker at {url}"))?;
     let service = String::new();
     let answer = HealthClient::new(channel)

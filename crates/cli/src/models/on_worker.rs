@@ -37,8 +37,16 @@ impl OnWorker {
         let channel = endpoint.connect().await.with_context(|| {
             format!("cannot reach a worker at {url}; start one there with `duologue worker --listen ADDR`")
         })?;
+        let mut client = TtsWorkerClient::new(channel);
+        // Over TLS 1.3 a connection is there before the worker has looked at our certificate.
+        if url.starts_with("https:") {
+            let answer = client.get_capabilities(GetCapabilitiesRequest {}).await;
+            answer.map_err(told).with_context(|| {
+                format!("the worker at {url} does not answer: it may not take the certificate of --worker-cert")
+            })?;
+        }
         Ok(Self {
-            client: TtsWorkerClient::new(channel),
+            client,
             address: url,
         })
     }

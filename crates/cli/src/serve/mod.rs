@@ -27,6 +27,7 @@ use duologue_worker::{Worker, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
 
 use crate::config::Setting;
 use crate::engines::{self, DetectorChoice, SILERO, SMART_TURN};
@@ -438,26 +439,41 @@ async fn remote(urls: &[String], policy: Policy, reach: &Reach) -> anyhow::Resul
             .to(url)
             .context("--worker")?
             .connect_timeout(Duration::from_secs(5));
-        let channel = match endpoint.connect().await {
-            Ok(channel) => {
+        let client = match introduced(url, &endpoint).await {
+            Ok(client) => {
                 reached = true;
-                channel
+                client
             }
             Err(error) => {
-                let error = anyhow::Error::new(error).context(format!(
-                    "cannot reach the TTS worker at {url}; start one there with `duologue worker --listen ADDR`"
-                ));
                 tracing::warn!("{error:#}");
                 failure = Some(error);
-                endpoint.connect_lazy()
+                VoiceClient::new(endpoint.connect_lazy())
             }
         };
-        workers.push((url.clone(), VoiceClient::new(channel)));
+        workers.push((url.clone(), client));
     }
     match failure {
         Some(error) if !reached => Err(error),
         _ => Ok(Fleet::listed(workers, policy).asked().await),
     }
+}
+
+/// A worker that answers. Over TLS 1.3 a connection is there before the worker has looked at our certificate.
+async fn introduced(url: &str, endpoint: &Endpoint) -> anyhow::Result<VoiceClient> {
+    let channel = endpoint.connect().await.with_context(|| {
+        format!(
+            "cannot reach the TTS worker at {url}; start one there with `duologue worker --listen ADDR`"
+        )
+    })?;
+    let client = VoiceClient::new(channel);
+    client.capabilities().await.with_context(|| {
+        let hint = match url.starts_with("https:") {
+            true => ": it may not take the certificate of --worker-cert",
+            false => "",
+        };
+        format!("the TTS worker at {url} does not answer{hint}")
+    })?;
+    Ok(client)
 }
 
 fn remote_recognizer(url: &str, model: &str) -> anyhow::Result<Arc<dyn Recognizer>> {
