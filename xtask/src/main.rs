@@ -6,6 +6,7 @@
 
 mod deny;
 mod docker;
+mod fuzz;
 mod go;
 mod native;
 mod packages;
@@ -29,9 +30,11 @@ Usage: cargo xtask <task> [arguments]
   lint               format, clippy, docs, licenses and advisories
   ci                 test, then lint, with a table of times
   bench [arguments]  set up, build in release; arguments go to `duologue bench`
+  fuzz [target] [--minutes N]
+                     feed the fuzz targets wrong inputs, each for N minutes (5)
   doctor             say what the build needs and whether it is here; install nothing
 
-`run`, `talk`, `test`, `ci` and `bench` install missing system packages (with sudo where needed).
+`run`, `talk`, `test`, `ci`, `bench` and `fuzz` install missing system packages (with sudo where needed).
 Set DUOLOGUE_NO_INSTALL=1 to be told instead.
 ";
 
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         ("run", _) => run(&mut runner, &rest),
         ("talk", _) => talk(&mut runner, &rest),
         ("bench", _) => bench(&mut runner, &rest),
+        ("fuzz", _) => fuzz::run(&mut runner, &rest),
         ("test", []) => tests::all(&mut runner),
         ("smoke", []) => smoke(&mut runner),
         ("lint", []) => lint(&mut runner),
@@ -65,7 +69,7 @@ fn main() -> ExitCode {
         }
         _ => Err(format!("no task `{task}`\n\n{HELP}")),
     };
-    if matches!(task.as_str(), "test" | "smoke" | "lint" | "ci") {
+    if matches!(task.as_str(), "test" | "smoke" | "lint" | "ci" | "fuzz") {
         runner.print_table();
     }
     match outcome {

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+#[doc(hidden)]
+pub mod fuzzing;
 // Without an engine there is nothing to judge.
 #[cfg_attr(not(feature = "whisper"), allow(dead_code))]
 mod junk;
 mod remote;
 mod split;
-#[cfg(feature = "whisper")]
+#[cfg_attr(not(feature = "whisper"), allow(dead_code))]
 mod vocabulary;
 pub mod wer;
 #[cfg(feature = "whisper")]

@@ -23,21 +23,21 @@ impl Vocabulary {
     /// Reads `vocabulary.json` (a list) or `vocabulary.txt` (a line each) from a model's folder.
     pub(crate) fn read(dir: &Path) -> Result<Self, String> {
         let json = dir.join("vocabulary.json");
-        let tokens: Vec<String> = if json.is_file() {
+        if json.is_file() {
             let bytes = std::fs::read(&json).map_err(|e| format!("vocabulary.json: {e}"))?;
-            serde_json::from_slice(&bytes)
-                .map_err(|e| format!("vocabulary.json is no list of tokens: {e}"))?
-        } else {
-            let text = std::fs::read_to_string(dir.join("vocabulary.txt")).map_err(|e| {
-                format!("neither vocabulary.json nor vocabulary.txt can be read: {e}")
-            })?;
-            // Not `lines()`: a carriage return can be a token's own.
-            text.strip_suffix('\n')
-                .unwrap_or(&text)
-                .split('\n')
-                .map(str::to_owned)
-                .collect()
-        };
+            return Self::parse(&bytes);
+        }
+        let text = std::fs::read_to_string(dir.join("vocabulary.txt"))
+            .map_err(|e| format!("neither vocabulary.json nor vocabulary.txt can be read: {e}"))?;
+        // Not `lines()`: a carriage return can be a token's own.
+        let lines = text.strip_suffix('\n').unwrap_or(&text).split('\n');
+        Self::new(lines.map(str::to_owned).collect())
+    }
+
+    /// Reads the text of a `vocabulary.json`.
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, String> {
+        let tokens = serde_json::from_slice(json)
+            .map_err(|e| format!("vocabulary.json is no list of tokens: {e}"))?;
         Self::new(tokens)
     }
 

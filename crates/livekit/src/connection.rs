@@ -162,10 +162,7 @@ impl Connection {
 
     /// Takes a candidate of the server's, an `RTCIceCandidateInit` in JSON. What we cannot use is left out.
     pub fn add_candidate(&mut self, init: &str) {
-        let line = serde_json::from_str::<serde_json::Value>(init)
-            .ok()
-            .and_then(|init| init.get("candidate")?.as_str().map(str::to_owned));
-        let Some(candidate) = line.and_then(|line| Candidate::from_sdp_string(&line).ok()) else {
+        let Some(candidate) = candidate_of(init) else {
             return;
         };
         if self.described {
@@ -228,6 +225,12 @@ impl Connection {
 pub(crate) struct Offered {
     pub voice: Mid,
     pub reliable: ChannelId,
+}
+
+/// The candidate of an `RTCIceCandidateInit` in JSON, if it is one that we can use.
+pub(crate) fn candidate_of(init: &str) -> Option<Candidate> {
+    let init: serde_json::Value = serde_json::from_str(init).ok()?;
+    Candidate::from_sdp_string(init.get("candidate")?.as_str()?).ok()
 }
 
 /// The LiveKit track (`TR_...`) of each media line of the server's offer.

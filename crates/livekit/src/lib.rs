@@ -10,6 +10,8 @@ mod connection;
 mod credentials;
 mod dispatch;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod packets;
 mod recovery;
 mod room;

@@ -206,7 +206,7 @@ fn skew(headers: &HeaderMap) -> Option<i64> {
 }
 
 /// Seconds since 1970 of an IMF-fixdate (RFC 9110, section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn unix_time(date: &str) -> Option<i64> {
+pub(crate) fn unix_time(date: &str) -> Option<i64> {
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
     let mut words = date.split_once(", ")?.1.split(' ');
     let day: i64 = words.next()?.parse().ok()?;

@@ -9,6 +9,8 @@ mod config;
 mod embedded;
 mod endpoint;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod speakable;
 mod tags;
 

@@ -195,7 +195,7 @@ impl JitterBuffer {
     }
 
     /// The next 20 ms. To be called every 20 ms; `None` until the first packet has come and waited its time.
-    /// From then on there always is a frame.
+    /// From then on there always is a frame, until the sender's clock jumps: then it is as at the beginning.
     pub fn pull(&mut self, at: Duration) -> Option<Frame> {
         let next = match self.next {
             Some(next) => next,

@@ -7,6 +7,8 @@
 //! calls ([`Peer`]) and for whoever else holds a str0m connection. ICE, DTLS, SRTP and SCTP are str0m's, which is sans-IO too.
 
 mod arrival;
+#[doc(hidden)]
+pub mod fuzzing;
 mod jitter_buffer;
 mod output_delay;
 mod peer;

@@ -328,7 +328,7 @@ impl Shared {
 }
 
 /// Our fragment in a STUN request's user name.
-fn named_fragment(bytes: &[u8]) -> Option<String> {
+pub(crate) fn named_fragment(bytes: &[u8]) -> Option<String> {
     // RFC 7983: STUN is told by its first byte.
     if bytes.first().is_none_or(|first| *first > 3) {
         return None;

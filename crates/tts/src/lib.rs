@@ -11,6 +11,9 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod frame_stream;
+#[cfg(feature = "espeak")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod load;
 mod piper;
 mod speech;

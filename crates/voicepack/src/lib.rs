@@ -22,6 +22,8 @@
 mod catalogue;
 mod disk;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod metadata;
 mod net;
 mod progress;

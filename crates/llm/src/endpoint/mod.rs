@@ -468,3 +468,24 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// A streamed reply, as the network cuts it, to its end or to what is wrong with it.
+pub(crate) fn read_stream(reads: &[&[u8]]) {
+    let (mut parser, mut assembler) = (SseParser::default(), Assembler::new());
+    let (mut events, mut deltas) = (Vec::new(), Vec::new());
+    for read in reads {
+        if parser.push(read, &mut events).is_err() {
+            return;
+        }
+    }
+    if parser.finish(&mut events).is_err() {
+        return;
+    }
+    for event in &events {
+        if assembler.event(event, &mut deltas).is_err() {
+            let _ = error_message(event);
+            return;
+        }
+    }
+    assembler.end(&mut deltas);
+}

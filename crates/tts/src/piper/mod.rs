@@ -17,6 +17,8 @@ mod graph;
 #[cfg(feature = "espeak")]
 mod phonemes;
 #[cfg(feature = "espeak")]
+pub(crate) mod probe;
+#[cfg(feature = "espeak")]
 mod script;
 #[cfg(feature = "espeak")]
 mod voice;

@@ -142,7 +142,7 @@ fn config_files(env: &impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
 }
 
 /// Sections of `key = value` lines. An indented line goes on with the value before it.
-fn parse_ini(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+pub(crate) fn parse_ini(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut sections: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     let mut section = String::new();
     let mut key = None::<String>;

@@ -215,6 +215,18 @@ fn choose(files: Vec<Wheel>, package: &str, version: &str) -> Option<Wheel> {
         .min_by_key(|f| !f.filename.ends_with("-none-any.whl"))
 }
 
+/// Reads a page, and chooses from it.
+pub(crate) fn read_page(body: &str, json: bool) {
+    let Ok(base) = Url::parse("https://index.invalid/simple/some-voice/") else {
+        return;
+    };
+    let files = match json {
+        true => parse_json(body, &base).unwrap_or_default(),
+        false => parse_html(body, &base),
+    };
+    let _ = choose(files, "some-voice", "1.0");
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
