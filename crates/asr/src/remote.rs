@@ -18,6 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const CONNECT: Duration = Duration::from_secs(3);
 /// Most of an error's body that is told.
 const TOLD: usize = 300;
+/// An answer that is longer is none: an hour of speech is some 60 kB.
+const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
+/// How often it is looked whether anybody still waits.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Where a remote recognizer is.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,7 +54,7 @@ pub struct Remote {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+pub(crate) struct Answer {
     text: String,
     #[serde(default)]
     language: Option<String>,
@@ -134,14 +138,35 @@ impl Remote {
         let failed = |error: &dyn std::fmt::Display| {
             AsrError::Engine(format!("the recognizer at {}: {error}", self.url))
         };
-        let response = request.send().await.map_err(|error| failed(&error))?;
+        let mut response = request.send().await.map_err(|error| failed(&error))?;
         let status = response.status();
-        let text = response.text().await.map_err(|error| failed(&error))?;
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| failed(&error))? {
+            if body.len() + piece.len() > LONGEST_ANSWER {
+                let told = format!("its answer has more than {LONGEST_ANSWER} bytes");
+                return Err(failed(&told));
+            }
+            body.extend_from_slice(&piece);
+        }
+        let text = String::from_utf8_lossy(&body);
         if !status.is_success() {
             let told: String = text.chars().take(TOLD).collect();
             return Err(failed(&format!("{status}: {told}")));
         }
-        serde_json::from_str(&text).map_err(|error| failed(&error))
+        read_answer(&text).map_err(|error| failed(&error))
+    }
+}
+
+/// What a recognizer answered.
+pub(crate) fn read_answer(body: &str) -> Result<Answer, serde_json::Error> {
+    serde_json::from_str(body)
+}
+
+/// Waits until it was asked for the end.
+async fn asked_to_end(cancel: &Cancel) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    while !cancel.is_cancelled() {
+        looks.tick().await;
     }
 }
 
@@ -158,7 +183,13 @@ impl Recognizer for Remote {
     ) -> Result<Transcript, AsrError> {
         cancel.check()?;
         let started = Instant::now();
-        let answer = self.runtime.block_on(self.ask(audio_16k, options))?;
+        // Whoever waits for a far end that hangs keeps a thread that others need.
+        let answer = self.runtime.block_on(async {
+            tokio::select! {
+                answer = self.ask(audio_16k, options) => answer,
+                () = asked_to_end(cancel) => Err(AsrError::Cancelled),
+            }
+        })?;
         cancel.check()?;
         let text = answer.text.trim().to_owned();
         Ok(Transcript {
@@ -284,6 +315,44 @@ mod tests {
         assert!(told.contains("503") && told.contains("busy") && told.contains("127.0.0.1"));
         let told = asked("not an address".into(), &Cancel::default()).unwrap_err();
         assert!(told.to_string().contains("http://host:port/v1"), "{told}");
+    }
+
+    #[test]
+    fn a_far_end_that_never_stops_answering_is_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{\"text\": \"";
+            stream.write_all(head.as_bytes()).unwrap();
+            let mut sent = 0;
+            while stream.write_all(&[b'a'; 65_536]).is_ok() {
+                sent += 65_536;
+            }
+            sent
+        });
+        let told = asked(url, &Cancel::default()).unwrap_err().to_string();
+        assert!(told.contains("more than 4194304 bytes"), "{told}");
+        // What the system's buffers hold was sent, and no more.
+        assert!(served.join().unwrap() < 64 * 1024 * 1024);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_far_end_that_hangs_once_it_is_cancelled() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let cancel = Cancel::default();
+        let (waits, cancelled) = (std::sync::mpsc::channel(), cancel.clone());
+        let asking = std::thread::spawn(move || {
+            waits.0.send(asked(url, &cancelled).map(drop)).unwrap();
+        });
+        // It has asked, and is never answered.
+        let held = listener.accept().unwrap();
+        cancel.cancel();
+        let told = waits.1.recv_timeout(PATIENCE / 2).unwrap();
+        assert!(matches!(told, Err(AsrError::Cancelled)), "{told:?}");
+        asking.join().unwrap();
+        drop(held);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! WAV, FLAC, MP3, Ogg Vorbis and Ogg Opus. What a file claims about its length
 //! is believed only to tell that it was cut short: memory grows with the sound
-//! that is really there, up to [`MAX_SECONDS`].
+//! that is really there, up to [`MAX_SECONDS`]. That is a lot: a few kB of FLAC
+//! are hours of silence. What strangers send is held to less with
+//! [`decode_bytes_within`].
 
 use std::fs::File;
 use std::io::{self, Cursor};
@@ -17,6 +19,7 @@ use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 
+use crate::SAMPLE_RATE;
 use crate::resample::{ResampleError, resample};
 
 /// Longest recording that is decoded: 4 hours.
@@ -61,9 +64,17 @@ pub enum DecodeError {
         /// What was found.
         reason: String,
     },
-    /// It lasts longer than [`MAX_SECONDS`].
-    #[error("the sound lasts more than {} hours: cut it into shorter files", MAX_SECONDS / 3600)]
-    TooLong,
+    /// It lasts longer than is taken, or has more samples than so much sound at
+    /// 48 kHz.
+    #[error(
+        "the sound lasts more than {} minutes, or has too many samples a second: cut it into \
+         shorter files, or take a lower sample rate",
+        seconds / 60
+    )]
+    TooLong {
+        /// What is taken.
+        seconds: u32,
+    },
 }
 
 /// Decoded mono sound.
@@ -107,18 +118,24 @@ pub fn decode_file(path: &Path) -> Result<Recording, DecodeError> {
     if metadata.len() == 0 {
         return Err(DecodeError::Empty);
     }
-    decode(Box::new(file))
+    decode(Box::new(file), MAX_SECONDS)
 }
 
 /// Decodes a file in memory.
 pub fn decode_bytes(bytes: Vec<u8>) -> Result<Recording, DecodeError> {
+    decode_bytes_within(bytes, MAX_SECONDS)
+}
+
+/// Decodes a file in memory that has at most so many seconds of sound, and as
+/// many samples as those have at 48 kHz: 192 kB a second.
+pub fn decode_bytes_within(bytes: Vec<u8>, seconds: u32) -> Result<Recording, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
-    decode(Box::new(Cursor::new(bytes)))
+    decode(Box::new(Cursor::new(bytes)), seconds)
 }
 
-fn decode(source: Box<dyn MediaSource>) -> Result<Recording, DecodeError> {
+fn decode(source: Box<dyn MediaSource>, longest: u32) -> Result<Recording, DecodeError> {
     let stream = MediaSourceStream::new(source, Default::default());
     let mut format = symphonia::default::get_probe()
         .probe(
@@ -170,8 +187,10 @@ fn decode(source: Box<dyn MediaSource>) -> Result<Recording, DecodeError> {
                 });
             }
         };
-        if samples.len() as u64 > u64::from(MAX_SECONDS) * u64::from(rate) {
-            return Err(DecodeError::TooLong);
+        // A file at a rate that nothing needs is no longer for it.
+        let most = u64::from(longest) * u64::from(rate.min(SAMPLE_RATE));
+        if samples.len() as u64 > most {
+            return Err(DecodeError::TooLong { seconds: longest });
         }
     }
     if let Some(declared) = declared.filter(|&frames| !is_unknown_length(frames, &params)) {
@@ -305,15 +324,27 @@ impl Codec {
     }
 }
 
+/// Samples beyond are no sound: 24 dB over full scale, which float files may have.
+const LOUDEST: f32 = 16.0;
+
+/// A sample as it may be counted with: float files hold whatever they like.
+fn sane(sample: f32) -> f32 {
+    if sample.is_finite() {
+        sample.clamp(-LOUDEST, LOUDEST)
+    } else {
+        0.0
+    }
+}
+
 /// Appends the mean of the channels.
 fn downmix(interleaved: &[f32], channels: usize, mono: &mut Vec<f32>) {
     match channels {
-        1 => mono.extend_from_slice(interleaved),
+        1 => mono.extend(interleaved.iter().copied().map(sane)),
         0 => {}
         _ => mono.extend(
             interleaved
                 .chunks_exact(channels)
-                .map(|frame| frame.iter().sum::<f32>() / channels as f32),
+                .map(|frame| frame.iter().copied().map(sane).sum::<f32>() / channels as f32),
         ),
     }
 }

@@ -19,7 +19,7 @@ pub mod pcm;
 pub mod resample;
 pub mod wav;
 
-pub use decode::{DecodeError, Recording, decode_bytes, decode_file};
+pub use decode::{DecodeError, Recording, decode_bytes, decode_bytes_within, decode_file};
 pub use frame::{Frame, Framer};
 pub use resample::{ResampleError, Resampler, resample};
 

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use duologue_audio::{DecodeError, Recording, decode_bytes, decode_file, pcm, wav};
+use duologue_audio::{
+    DecodeError, Recording, decode_bytes, decode_bytes_within, decode_file, pcm, wav,
+};
 use proptest::prelude::*;
 
 fn file(name: &str) -> PathBuf {
@@ -191,4 +193,37 @@ proptest! {
             prop_assert!(recording.samples.len() < 10 * 48_000);
         }
     }
+}
+
+#[test]
+fn samples_that_are_no_numbers_are_silence_and_those_out_of_range_are_cut() {
+    let samples = [0.5, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30, -0.5];
+    let bytes: Vec<u8> = samples.iter().flat_map(|s| s.to_le_bytes()).collect();
+    let mut file = wav::header(16_000, Some(bytes.len() as u32)).to_vec();
+    file[20..22].copy_from_slice(&3u16.to_le_bytes()); // IEEE float
+    file[28..32].copy_from_slice(&64_000u32.to_le_bytes());
+    file[32..36].copy_from_slice(&[4, 0, 32, 0]);
+    file.extend(bytes);
+    let recording = decode_bytes(file).unwrap();
+    let most = recording
+        .samples
+        .iter()
+        .fold(0.0, |most: f32, s| most.max(s.abs()));
+    assert!(recording.samples.iter().all(|s| s.is_finite()) && most <= 16.0);
+    assert_eq!((recording.samples[0], recording.samples[5]), (0.5, -0.5));
+}
+
+#[test]
+fn hours_that_fit_into_a_few_kilobytes_are_refused_where_they_are_not_wanted() {
+    let minute = wav_with(1, &vec![0; 16_000 * 61], 2 * 16_000 * 61);
+    assert!(matches!(
+        decode_bytes_within(minute.clone(), 60),
+        Err(DecodeError::TooLong { seconds: 60 })
+    ));
+    assert!(decode_bytes_within(minute, 62).is_ok());
+    // The rate is as large as the header likes.
+    let mut fast = wav_with(1, &vec![0; 16_000 * 200], 2 * 16_000 * 200);
+    fast[24..28].copy_from_slice(&192_000u32.to_le_bytes());
+    let told = decode_bytes_within(fast, 60).unwrap_err().to_string();
+    assert!(told.contains("more than 1 minutes"), "{told}");
 }

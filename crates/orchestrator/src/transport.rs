@@ -1,5 +1,7 @@
 //! What a session needs of a connection, whatever carries it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use duologue_audio::Frame;
@@ -57,7 +59,52 @@ pub trait Outbound: Send {
     fn close(&mut self, reason: EndReason);
 }
 
+/// Bytes that wait for a client. A queue that is bounded by its length alone holds as much as its longest messages
+/// make it, and how long they are is the client's choice: its own settings and items are told back to it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    /// Counts a message that is to be queued.
+    ///
+    /// # Errors
+    /// [`Backlog`]: with what waits already it is more than `limit`. One message alone is never too long.
+    pub fn add(&self, bytes: usize, limit: usize) -> Result<(), Backlog> {
+        let fits = |waiting: usize| {
+            let all = waiting.saturating_add(bytes);
+            (waiting == 0 || all <= limit).then_some(all)
+        };
+        let added = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        added.map(drop).map_err(|_| Backlog)
+    }
+
+    /// It has left, or was not queued after all.
+    pub fn take(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// The client does not take what is sent, and no more is kept for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the client reads too slowly: its queue is full")]
 pub struct Backlog;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_by_its_bytes_and_a_long_message_alone_passes() {
+        let waiting = Waiting::default();
+        assert_eq!(waiting.add(500, 100), Ok(()));
+        assert_eq!(waiting.add(1, 100), Err(Backlog));
+        waiting.take(500);
+        assert_eq!(waiting.add(60, 100), Ok(()));
+        assert_eq!(waiting.add(60, 100), Err(Backlog));
+        assert_eq!(waiting.add(40, 100), Ok(()));
+        waiting.take(60);
+        assert_eq!(waiting.add(60, 100), Ok(()));
+    }
+}

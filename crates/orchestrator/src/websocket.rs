@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, Query, State};
@@ -17,13 +18,14 @@ use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::Orchestrator;
 use crate::driver::Driver;
 use crate::http::{ApiError, Caller};
 use crate::orchestrator::{Admission, Which};
 use crate::realtime::{Dialect, EventError, apply_update, parse};
-use crate::transport::{Backlog, Inbound, Outbound};
+use crate::transport::{Backlog, Inbound, Outbound, Waiting};
 
 /// Largest message taken, bytes.
 const MESSAGE_LIMIT: usize = 15 * 1024 * 1024;
@@ -31,6 +33,13 @@ const MESSAGE_LIMIT: usize = 15 * 1024 * 1024;
 const INBOUND: usize = 64;
 /// Server events that may wait for the client; then the session ends. Twenty seconds of speech.
 const OUTBOUND: usize = 1_024;
+/// And bytes of them: twenty seconds of speech have 1.3 MB in base64.
+const OUTBOUND_BYTES: usize = 8 * 1024 * 1024;
+/// Between two pings.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// A client of which nothing at all has come for so long, not even the answers to our pings, has gone without a word:
+/// its network ended, or its machine.
+const SILENCE: Duration = Duration::from_secs(32);
 /// Unread bytes of a client that has stopped reading are given this long, then the connection is cut.
 const SEND_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -64,17 +73,21 @@ pub(crate) async fn connect(
                 let (sink, stream) = socket.split();
                 let (to_session, from_client) = mpsc::channel(INBOUND);
                 let (to_client, from_session) = mpsc::channel(OUTBOUND);
+                let waiting = Waiting::default();
                 let mut driver = Driver::new(
                     &orchestrator,
                     admission,
                     dialect,
-                    SocketOutbound { to_client },
+                    SocketOutbound {
+                        to_client,
+                        waiting: waiting.clone(),
+                    },
                 );
                 if let Some(Err(error)) = preset.map(|session| driver.preset(&session)) {
                     tracing::warn!(%error, "settings of a client secret are not taken any more");
                 }
                 let reading = tokio::spawn(read(stream, to_session, caller));
-                let writing = tokio::spawn(write(sink, from_session));
+                let writing = tokio::spawn(write(sink, from_session, waiting));
                 driver.run(from_client).await;
                 // What was queued is still sent; then the writer closes the socket, which ends the reader.
                 let _ = writing.await;
@@ -128,7 +141,11 @@ async fn read(
 ) {
     let mut dropping = false;
     loop {
-        let message = stream.next().await;
+        let Ok(message) = tokio::time::timeout(SILENCE, stream.next()).await else {
+            tracing::debug!("a client has gone without a word");
+            let _ = to_session.send(Inbound::Gone).await;
+            return;
+        };
         if let Some(Ok(message)) = &message
             && let Some(bytes) = size(message)
         {
@@ -185,18 +202,41 @@ fn size(message: &Message) -> Option<usize> {
     }
 }
 
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut from_session: mpsc::Receiver<Message>) {
-    while let Some(message) = from_session.recv().await {
+async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut from_session: mpsc::Receiver<Message>,
+    waiting: Waiting,
+) {
+    let mut pings = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let message = tokio::select! {
+            message = from_session.recv() => message,
+            _ = pings.tick() => Some(Message::Ping(Bytes::new())),
+        };
+        let Some(message) = message else {
+            break;
+        };
+        let bytes = counted(&message);
         match tokio::time::timeout(SEND_DEADLINE, sink.send(message)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => waiting.take(bytes),
             Ok(Err(_)) | Err(_) => return,
         }
     }
     let _ = tokio::time::timeout(SEND_DEADLINE, sink.close()).await;
 }
 
+/// Bytes of a message as they count among those that wait.
+fn counted(message: &Message) -> usize {
+    match message {
+        Message::Text(text) => text.len(),
+        _ => 0,
+    }
+}
+
 struct SocketOutbound {
     to_client: mpsc::Sender<Message>,
+    waiting: Waiting,
 }
 
 impl Outbound for SocketOutbound {
@@ -205,10 +245,14 @@ impl Outbound for SocketOutbound {
     }
 
     fn event(&mut self, event: &Value) -> Result<(), Backlog> {
-        match self
-            .to_client
-            .try_send(Message::Text(event.to_string().into()))
-        {
+        let message = Message::Text(event.to_string().into());
+        let bytes = counted(&message);
+        self.waiting.add(bytes, OUTBOUND_BYTES)?;
+        let sent = self.to_client.try_send(message);
+        if sent.is_err() {
+            self.waiting.take(bytes);
+        }
+        match sent {
             // A closed queue belongs to a client that has gone, which the reader tells.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(Backlog),

@@ -27,6 +27,8 @@ const SILENCE: Duration = Duration::from_secs(6);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Messages that wait for the data channel; one more closes the connection.
 const MAX_MESSAGES: usize = 1_024;
+/// Bytes of them; one alone may have more.
+const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 const FRAME: Duration = Duration::from_millis(20);
 
 /// What is wrong with an offer.
@@ -94,6 +96,7 @@ pub struct Peer {
     audio: Option<Mid>,
     channel: Option<ChannelId>,
     messages: VecDeque<String>,
+    message_bytes: usize,
     last_heard: Instant,
     /// How the last datagram came, and where media say that the client is.
     came: Option<Way>,
@@ -208,6 +211,7 @@ impl Peer {
             audio: None,
             channel: None,
             messages: VecDeque::new(),
+            message_bytes: 0,
             last_heard: started,
             came: None,
             whereabouts: Whereabouts::default(),
@@ -338,14 +342,17 @@ impl Peer {
     fn command(&mut self, command: PeerCommand) -> bool {
         match command {
             PeerCommand::Message(text) => {
-                if self.messages.len() >= MAX_MESSAGES {
+                self.message_bytes += text.len();
+                self.messages.push_back(text);
+                while self.messages.len() > MAX_MESSAGES
+                    || (self.messages.len() > 1 && self.message_bytes > MAX_MESSAGE_BYTES)
+                {
                     if self.ever_connected && self.channel.is_some() {
                         return false;
                     }
                     // A client without a data channel has no use for them.
-                    self.messages.pop_front();
+                    self.drop_message();
                 }
-                self.messages.push_back(text);
             }
             PeerCommand::Say(frame) => self.voice_out.say(*frame),
             PeerCommand::Flush => self.voice_out.flush(),
@@ -401,12 +408,19 @@ impl Peer {
                     tracing::warn!(%error, bytes = text.len(), "a message was not sent to the client");
                 }
             }
-            self.messages.pop_front();
+            self.drop_message();
             if self.drain(now, handler)?.is_none() {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Drops the oldest message that waits.
+    fn drop_message(&mut self) {
+        if let Some(text) = self.messages.pop_front() {
+            self.message_bytes -= text.len();
+        }
     }
 
     /// Takes all that str0m has to give. `None`: the handler takes no more.

@@ -24,6 +24,7 @@ use entrance::{Guard, ask_for_key, look_at_page};
 pub use entrance::Entrance;
 pub(crate) use entrance::{Caller, SessionPlace};
 pub(crate) use error::ApiError;
+pub(crate) use transcriptions::read as read_transcription_form;
 
 /// Largest sound file that may be sent for transcription, bytes; as in the API that is followed.
 const UPLOAD_LIMIT: usize = 25 * 1024 * 1024;

@@ -16,6 +16,8 @@ use duologue_llm::speakable::{ClauseRules, Speakable};
 use duologue_rpc::AudioFrame;
 use duologue_session::ReplyId;
 use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::ApiError;
 use crate::Orchestrator;
@@ -27,6 +29,11 @@ use crate::voice::{Listener, Purpose, Speaking, VoiceError, Voiced};
 const TEXT_LIMIT: usize = 32 * 1024;
 /// Largest request, bytes: such a text in the widest characters, escaped.
 pub(super) const BODY_LIMIT: usize = 16 * TEXT_LIMIT;
+
+/// Pieces of sound, of 20 ms, that may wait for the client.
+const QUEUED: usize = 50;
+/// A client that takes none of it for so long is given up.
+const STALLED: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
 pub(super) struct Request {
@@ -109,14 +116,8 @@ pub(super) async fn speak(
         Some(frame) => encoder.frame(&frame?.pcm)?,
         None => Vec::new(),
     };
-    let stream = futures_util::stream::unfold(
-        Some(Streaming {
-            voice,
-            encoder,
-            first: Some(first),
-        }),
-        |state| async move { state?.step().await },
-    );
+    let (to_client, pieces) = mpsc::channel(QUEUED);
+    tokio::spawn(recite(voice, encoder, first, to_client));
     let content_type = match format {
         Format::Wav => "audio/wav",
         Format::Pcm => "audio/pcm;rate=24000;channels=1",
@@ -124,7 +125,7 @@ pub(super) async fn speak(
     };
     Ok((
         [(header::CONTENT_TYPE, content_type)],
-        Body::from_stream(stream),
+        Body::from_stream(ReceiverStream::new(pieces)),
     )
         .into_response())
 }
@@ -188,33 +189,42 @@ impl Recital {
     }
 }
 
-struct Streaming {
-    /// Ends when the client has gone or all is said.
-    voice: Recital,
-    encoder: Encoder,
-    first: Option<Vec<u8>>,
-}
+type Piece = Result<Bytes, std::io::Error>;
 
-type Step = Option<(Result<Bytes, std::io::Error>, Option<Streaming>)>;
-
-impl Streaming {
-    async fn step(mut self) -> Step {
-        if let Some(first) = self.first.take() {
-            return Some((Ok(first.into()), Some(self)));
-        }
-        let encoded = match self.voice.next().await {
-            Some(Ok(frame)) => self.encoder.frame(&frame.pcm).map(|bytes| (bytes, true)),
-            Some(Err(error)) => Err(error.into()),
-            None => self.encoder.finish().map(|bytes| (bytes, false)),
-        };
-        match encoded {
-            Ok((bytes, true)) => Some((Ok(bytes.into()), Some(self))),
-            Ok((bytes, false)) => {
-                drop(self.voice);
-                Some((Ok(bytes.into()), None))
+/// Reads a text out, to its end or until the client has gone or takes nothing: then the voice is others' again.
+async fn recite(
+    mut voice: Recital,
+    mut encoder: Encoder,
+    first: Vec<u8>,
+    to_client: mpsc::Sender<Piece>,
+) {
+    let mut piece: Piece = Ok(first.into());
+    let mut more = true;
+    loop {
+        more &= piece.is_ok();
+        match tokio::time::timeout(STALLED, to_client.send(piece)).await {
+            Ok(Ok(())) if more => {}
+            Ok(_) => return,
+            Err(_) => {
+                tracing::debug!("a client takes no more of a text that is read out to it");
+                return;
             }
-            Err(error) => Some((Err(std::io::Error::other(error.message)), None)),
         }
+        let next = tokio::select! {
+            next = voice.next() => next,
+            () = to_client.closed() => return,
+        };
+        let encoded = match next {
+            Some(Ok(frame)) => encoder.frame(&frame.pcm),
+            Some(Err(error)) => Err(error.into()),
+            None => {
+                more = false;
+                encoder.finish()
+            }
+        };
+        piece = encoded
+            .map(Bytes::from)
+            .map_err(|error| std::io::Error::other(error.message));
     }
 }
 

@@ -1,13 +1,18 @@
 //! Client events, read and checked. What is wrong with one is told; the session goes on.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::json::Fields;
 use super::settings::{parse_token_limit, parse_tool_choice, parse_tools};
 use super::{EventError, Modality};
 
+/// Longest event, bytes, but for sound: JSON takes some forty times as much in memory once it is read.
+const EVENT_LIMIT: usize = 1024 * 1024;
 /// Longest text of one item, in characters.
 const TEXT_LIMIT: usize = 256 * 1024;
 /// Longest output delay a client may report.
@@ -136,17 +141,58 @@ pub enum InputItem {
 /// # Errors
 /// What is wrong with it, naming the field.
 pub fn parse(text: &str) -> Result<(ClientEvent, Option<String>), EventError> {
+    if text.len() > EVENT_LIMIT {
+        return parse_long(text);
+    }
     let value: Value = serde_json::from_str(text).map_err(|error| {
         EventError::invalid("invalid_json", None, format!("this is not JSON: {error}"))
     })?;
-    let event_id = value
-        .get("event_id")
-        .and_then(Value::as_str)
-        .map(|id| id.chars().take(512).collect::<String>());
+    let event_id = value.get("event_id").and_then(Value::as_str).map(short_id);
     match parse_value(&value) {
         Ok(event) => Ok((event, event_id)),
         Err(error) => Err(error.of(event_id)),
     }
+}
+
+/// The only event that may be long, read without a copy of what is in it.
+#[derive(Deserialize)]
+struct Append<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    event_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    audio: Cow<'a, str>,
+}
+
+fn parse_long(text: &str) -> Result<(ClientEvent, Option<String>), EventError> {
+    let append: Option<Append<'_>> = serde_json::from_str(text).ok();
+    let Some(append) = append.filter(|append| append.kind == "input_audio_buffer.append") else {
+        return Err(EventError::invalid(
+            "invalid_value",
+            None,
+            format!(
+                "this event has {} bytes; only input_audio_buffer.append may have more than {EVENT_LIMIT}",
+                text.len()
+            ),
+        ));
+    };
+    let event_id = append.event_id.as_deref().map(short_id);
+    match sound(&append.audio) {
+        Ok(event) => Ok((event, event_id)),
+        Err(error) => Err(error.of(event_id)),
+    }
+}
+
+fn short_id(id: &str) -> String {
+    id.chars().take(512).collect()
+}
+
+fn sound(base64: &str) -> Result<ClientEvent, EventError> {
+    let bytes = STANDARD.decode(base64);
+    bytes
+        .map(ClientEvent::Append)
+        .map_err(|error| EventError::value("audio", format!("audio is not base64: {error}")))
 }
 
 fn parse_value(value: &Value) -> Result<ClientEvent, EventError> {
@@ -159,11 +205,7 @@ fn parse_value(value: &Value) -> Result<ClientEvent, EventError> {
                 .ok_or_else(|| fields.missing("session"))?
                 .clone(),
         ),
-        "input_audio_buffer.append" => {
-            ClientEvent::Append(STANDARD.decode(fields.required_text("audio")?).map_err(
-                |error| EventError::value("audio", format!("audio is not base64: {error}")),
-            )?)
-        }
+        "input_audio_buffer.append" => sound(fields.required_text("audio")?)?,
         "input_audio_buffer.commit" => ClientEvent::Commit,
         "input_audio_buffer.clear" => ClientEvent::ClearInput,
         "conversation.item.create" => {
@@ -426,6 +468,43 @@ mod tests {
             |audio: &str| read(json!({"type": "input_audio_buffer.append", "audio": audio}));
         assert_eq!(append("AQID"), Ok(ClientEvent::Append(vec![1, 2, 3])));
         assert_eq!(append("@@").unwrap_err().param.as_deref(), Some("audio"));
+    }
+
+    #[test]
+    fn only_sound_may_be_long() {
+        let long = "A".repeat(2 * EVENT_LIMIT);
+        let event =
+            json!({"type": "input_audio_buffer.append", "event_id": "mine_1", "audio": long});
+        let (event, id) = parse(&event.to_string()).unwrap();
+        assert!(matches!(event, ClientEvent::Append(bytes) if bytes.len() == long.len() / 4 * 3));
+        assert_eq!(id.as_deref(), Some("mine_1"));
+        let broken = json!({"type": "input_audio_buffer.append", "event_id": "mine_2", "audio": format!("{long}@")});
+        let error = parse(&broken.to_string()).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("audio"));
+        assert_eq!(error.event_id.as_deref(), Some("mine_2"));
+        for other in [
+            json!({"type": "session.update", "session": {"instructions": long}}).to_string(),
+            "[".repeat(2 * EVENT_LIMIT),
+        ] {
+            let error = parse(&other).unwrap_err();
+            assert!(
+                error.message.contains("input_audio_buffer.append"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_in_few_words_however_long_it_is() {
+        let long = "\u{1f600}\u{0}".repeat(50_000);
+        for event in [
+            json!({"type": long}),
+            json!({"type": "conversation.item.create", "item": {"type": long}}),
+            json!({"type": "response.create", "response": {"conversation": long}}),
+        ] {
+            let told = read(event).unwrap_err().to_json().to_string();
+            assert!(told.len() < 4_096, "{} bytes", told.len());
+        }
     }
 
     #[test]

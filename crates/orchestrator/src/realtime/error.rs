@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// Most characters that are told of a mistake: what is wrong may be quoted, and that may be long.
+const MOST_TOLD: usize = 500;
+
 /// A refused client event; it becomes an `error` event and the session goes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -27,7 +30,7 @@ impl EventError {
     ) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: shortened(message.into()),
             param: param.into().map(str::to_owned),
             event_id: None,
             server_fault: false,
@@ -38,7 +41,7 @@ impl EventError {
     pub fn value(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             code: "invalid_value",
-            message: message.into(),
+            message: shortened(message.into()),
             param: Some(param.into()),
             event_id: None,
             server_fault: false,
@@ -74,4 +77,18 @@ impl EventError {
             "event_id": self.event_id,
         })
     }
+}
+
+/// The beginning and the end of what is too long.
+fn shortened(message: String) -> String {
+    let characters = message.chars().count();
+    if characters <= MOST_TOLD {
+        return message;
+    }
+    let begin: String = message.chars().take(MOST_TOLD * 3 / 5).collect();
+    let end: String = message
+        .chars()
+        .skip(characters - MOST_TOLD * 2 / 5)
+        .collect();
+    format!("{begin} … {end}")
 }

@@ -161,7 +161,7 @@ fn unknown(id: &str) -> ApiError {
 }
 
 /// The offer, and the session's settings where the client sent them.
-async fn read(request: Request) -> Result<(String, Option<Value>), ApiError> {
+pub(crate) async fn read(request: Request) -> Result<(String, Option<Value>), ApiError> {
     let kind = content_type(request.headers());
     match kind.as_str() {
         "application/sdp" | "text/plain" | "" => {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::transport::Inbound;
 
-pub(crate) use endpoint::routes;
+pub(crate) use endpoint::{read as read_request, routes};
 pub use ice_server::{IceServer, IceServerError};
 
 /// The WebRTC side of a server: its port and its calls.
