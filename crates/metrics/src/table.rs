@@ -44,8 +44,8 @@ metrics! {
     SESSIONS_BEGUN: Counter = "duologue_sessions_begun_total", "Sessions that began.";
     #[label("reason", "`client_closed`, `transport_lost`, `idle_timeout`, `max_duration`, `max_turns`, `overrun`")]
     SESSIONS_ENDED: Counter = "duologue_sessions_ended_total", "Sessions that ended, by why.";
-    #[label("reason", "`full`, `stopping`, `voice`")]
-    SESSIONS_REFUSED: Counter = "duologue_sessions_refused_total", "Clients that were refused: no slot is free, the server stops, no voice could be had.";
+    #[label("reason", "`full`, `busy`, `stopping`, `voice`")]
+    SESSIONS_REFUSED: Counter = "duologue_sessions_refused_total", "Clients that were refused: no slot is free, one more session would be too much, the server stops, no voice could be had.";
     #[label("reason", "`key`, `page`, `size`, `sessions`, `requests`, `bytes`")]
     REQUESTS_REFUSED: Counter = "duologue_requests_refused_total", "Requests that were refused: without a good key, from a page that may not, with too large a head, beyond what a key may have.";
     SESSION_SECONDS: Histogram(LENGTH) = "duologue_session_seconds", "How long sessions lasted.";

@@ -4,7 +4,7 @@
 //! once, so that overload is seen by the caller and not hidden in a wait. Among queued jobs the most urgent
 //! goes first, and among equals the oldest.
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -44,6 +44,9 @@ pub enum PoolError {
     },
 }
 
+/// Waits that are remembered until they are asked for; of more, the oldest go.
+const MOST_WAITS: usize = 1_024;
+
 /// A fixed number of threads behind a bounded queue. Clones share them; the last one dropped ends them.
 #[derive(Clone)]
 pub struct InferencePool {
@@ -67,6 +70,8 @@ struct Queue {
     next: u64,
     running: usize,
     last_wait: Duration,
+    /// Of the jobs that have begun since it was last asked.
+    waits: VecDeque<Duration>,
     closed: bool,
 }
 
@@ -182,6 +187,17 @@ impl InferencePool {
     }
 }
 
+impl InferencePool {
+    /// How long the jobs waited that have begun since this was last asked; and the one that has waited longest, if
+    /// any still does.
+    #[must_use]
+    pub fn take_waits(&self) -> Vec<Duration> {
+        let mut queue = lock(&self.inner.shared.queue);
+        let oldest = queue.jobs.iter().map(|job| job.queued_at.elapsed()).max();
+        queue.waits.drain(..).chain(oldest).collect()
+    }
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
         lock(&self.shared.queue).closed = true;
@@ -216,7 +232,12 @@ fn work(shared: &Shared) {
                 }
                 if let Some(job) = queue.jobs.pop() {
                     queue.running += 1;
-                    queue.last_wait = job.queued_at.elapsed();
+                    let waited = job.queued_at.elapsed();
+                    queue.last_wait = waited;
+                    if queue.waits.len() >= MOST_WAITS {
+                        queue.waits.pop_front();
+                    }
+                    queue.waits.push_back(waited);
                     break (job, queue.last_wait, queue.jobs.len());
                 }
                 queue = shared
@@ -313,6 +334,22 @@ mod tests {
         drop(release);
         last.await.unwrap();
         assert!(has_run.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn waits_are_told_once_and_that_of_a_job_that_still_waits_each_time() {
+        let (pool, release, _first) = held(4);
+        let waiting = pool.submit(Priority::Conversation, || ()).unwrap();
+        assert_eq!(
+            pool.take_waits().len(),
+            2,
+            "the first has begun, the other waits"
+        );
+        assert_eq!(pool.take_waits().len(), 1);
+        drop(release);
+        waiting.await.unwrap();
+        assert_eq!(pool.take_waits().len(), 1);
+        assert!(pool.take_waits().is_empty());
     }
 
     #[tokio::test]

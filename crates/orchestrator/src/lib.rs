@@ -5,12 +5,15 @@
 
 mod driver;
 pub mod fleet;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod inference;
 pub mod journal;
 mod livekit;
 pub mod mouth;
 mod orchestrator;
+pub mod pressure;
 pub mod realtime;
 pub mod recording;
 pub mod routing;

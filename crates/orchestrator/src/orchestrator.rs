@@ -1,6 +1,6 @@
 //! What all sessions share: models, slots, configuration.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use duologue_asr::Recognizer;
@@ -18,6 +18,7 @@ use crate::http::{ApiError, SessionPlace};
 use crate::inference::InferencePool;
 use crate::journal::{ConversationKey, Journal, JournalWriter, Record, ResumeToken, TAKE_DEADLINE};
 use crate::livekit::LiveKitConfig;
+use crate::pressure::{Pressure, PressureLimits, Reason, Wait};
 use crate::realtime::{HEARING_RATE, SessionSettings, VoiceNames};
 use crate::recording::{RecordingConfig, SessionFile};
 use crate::voice::{Purpose, VoiceChoice, VoiceError, VoiceSession};
@@ -71,6 +72,8 @@ pub struct OrchestratorConfig {
     pub speculation: Speculation,
     /// Where sessions are kept; `None`: nowhere.
     pub recording: Option<RecordingConfig>,
+    /// When no more sessions are taken though slots are free.
+    pub pressure: PressureLimits,
 }
 
 impl Default for OrchestratorConfig {
@@ -88,6 +91,7 @@ impl Default for OrchestratorConfig {
             limits: Limits::default(),
             speculation: Speculation::default(),
             recording: None,
+            pressure: PressureLimits::default(),
         }
     }
 }
@@ -97,6 +101,8 @@ pub struct Orchestrator {
     engines: Engines,
     config: OrchestratorConfig,
     slots: Arc<Semaphore>,
+    pressure: Mutex<Pressure>,
+    began: Instant,
     shutdown: CancellationToken,
     draining: CancellationToken,
     journal: Option<Arc<dyn Journal>>,
@@ -179,6 +185,8 @@ impl Orchestrator {
         }
         Ok(Self {
             slots: Arc::new(Semaphore::new(config.max_sessions)),
+            pressure: Mutex::new(Pressure::new(config.pressure, cores())),
+            began: Instant::now(),
             engines,
             config,
             shutdown,
@@ -239,7 +247,8 @@ impl Orchestrator {
         self.slots.available_permits()
     }
 
-    /// Measures what belongs to no session: free slots, and how late the runtime's timers fire. Ends with the server.
+    /// Measures what belongs to no session: free slots, how late the runtime's timers fire, and what else tells
+    /// whether there is room for more. Ends with the server.
     pub async fn measure(&self) {
         let mut due = Instant::now();
         loop {
@@ -248,10 +257,42 @@ impl Orchestrator {
                 () = tokio::time::sleep_until(due) => {}
                 () = self.shutdown.cancelled() => return,
             }
-            table::REACTOR_LAG.record(due.elapsed());
+            let late = due.elapsed();
+            table::REACTOR_LAG.record(late);
             table::SLOTS_FREE.set(self.free_slots() as f64);
+            self.note_pressure(late);
             due = due.max(Instant::now() - MEASURED_EVERY);
         }
+    }
+
+    fn note_pressure(&self, late: Duration) {
+        let (ear, mind) = (
+            self.engines.ear.take_waits(),
+            self.engines.mind.take_waits(),
+        );
+        let at = self.began.elapsed();
+        let mut pressure = self.pressure();
+        pressure.waited(at, Wait::Timer, late);
+        for waited in ear {
+            pressure.waited(at, Wait::Ear, waited);
+        }
+        for waited in mind {
+            pressure.waited(at, Wait::Mind, waited);
+        }
+        if let Some(cpu) = processor_time() {
+            pressure.used(at, cpu);
+        }
+    }
+
+    fn pressure(&self) -> std::sync::MutexGuard<'_, Pressure> {
+        // Figures that a panic left half noted are as good as any.
+        self.pressure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why one more session would break what is promised to those there are, if it would.
+    pub(crate) fn pressed(&self) -> Option<Reason> {
+        let running = self.config.max_sessions - self.free_slots().min(self.config.max_sessions);
+        self.pressure().refusal(self.began.elapsed(), running)
     }
 
     /// Set when the server is to stop; sessions then end.
@@ -359,12 +400,21 @@ impl Orchestrator {
         format!("{:012x}", rand::random::<u64>() >> 16)
     }
 
-    /// A slot, if one is free; dropped, it is free again.
-    pub(crate) fn reserve(&self) -> Option<OwnedSemaphorePermit> {
+    /// A slot, if one is free and there is room for a session; dropped, it is free again.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn reserve(&self) -> Result<OwnedSemaphorePermit, NoRoom> {
         if self.is_draining() {
-            return None;
+            return Err(NoRoom::Stopping);
         }
-        Arc::clone(&self.slots).try_acquire_owned().ok()
+        if let Some(reason) = self.pressed() {
+            return Err(NoRoom::Pressed(reason));
+        }
+        let slot = Arc::clone(&self.slots).try_acquire_owned();
+        let slot = slot.map_err(|_| NoRoom::Full(self.config.max_sessions))?;
+        self.pressure().admitted(self.began.elapsed());
+        Ok(slot)
     }
 
     /// Takes a slot and opens the voice.
@@ -373,18 +423,7 @@ impl Orchestrator {
         model: Option<&str>,
         which: Which,
     ) -> Result<Admission, ApiError> {
-        if self.is_draining() {
-            table::SESSIONS_REFUSED.count_for("stopping");
-            return Err(shutting_down());
-        }
-        let slot = self.reserve().ok_or_else(|| {
-            table::SESSIONS_REFUSED.count_for("full");
-            let limit = self.config.max_sessions;
-            ApiError::full(
-                format!("all {limit} sessions are taken; try again in a moment"),
-                5,
-            )
-        })?;
+        let slot = self.reserve().map_err(NoRoom::told)?;
         self.admit_reserved(slot, model, which).await
     }
 
@@ -492,4 +531,58 @@ fn add_voice(voices: &mut VoiceNames, name: &str, speakers: &[String]) {
 
 fn shutting_down() -> ApiError {
     ApiError::full("the server is shutting down", 5)
+}
+
+/// Why a session is not begun.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum NoRoom {
+    /// The server takes no more.
+    Stopping,
+    /// So many slots are all taken.
+    Full(usize),
+    /// One more would break what is promised to those there are.
+    Pressed(Reason),
+}
+
+impl NoRoom {
+    /// Counted, and as the client is told.
+    fn told(self) -> ApiError {
+        match self {
+            Self::Stopping => {
+                table::SESSIONS_REFUSED.count_for("stopping");
+                shutting_down()
+            }
+            Self::Full(limit) => {
+                table::SESSIONS_REFUSED.count_for("full");
+                ApiError::full(
+                    format!("all {limit} sessions are taken; try again in a moment"),
+                    5,
+                )
+            }
+            Self::Pressed(reason) => {
+                table::SESSIONS_REFUSED.count_for("busy");
+                tracing::warn!(%reason, "a session is refused: it would be too much for those there are");
+                ApiError::full(
+                    format!("the server is busy: {reason}; try again in a moment"),
+                    10,
+                )
+            }
+        }
+    }
+}
+
+/// Cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Processor time that this process has taken so far.
+fn processor_time() -> Option<Duration> {
+    #[cfg(unix)]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Duration::try_from(time).ok()
+    }
+    #[cfg(not(unix))]
+    None
 }

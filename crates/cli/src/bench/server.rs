@@ -4,6 +4,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::process::Process;
@@ -28,6 +30,9 @@ impl Server {
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut child = Command::new(std::env::current_exe()?)
             .args(["--log", "warn", "serve", "--listen", &address.to_string()])
+            // What a bench loads a server with is its own affair.
+            .env("DUOLOGUE_MAX_CPU_PERCENT", "0")
+            .env("DUOLOGUE_MAX_LAG_MS", "0")
             .args(options)
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -63,6 +68,24 @@ impl Server {
     pub fn address(&self) -> &str {
         let rest = self.url.trim_start_matches("ws://");
         rest.split('/').next().unwrap_or(rest)
+    }
+
+    /// A metric without labels, if it is there.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let mut stream = TcpStream::connect(self.address()).await.ok()?;
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.address()
+        );
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut page = Vec::new();
+        stream.read_to_end(&mut page).await.ok()?;
+        let page = String::from_utf8_lossy(&page);
+        let line = page.lines().find(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(' '))
+        })?;
+        line.rsplit(' ').next()?.trim().parse().ok()
     }
 
     /// Ends it.

@@ -1,6 +1,7 @@
 //! `duologue serve`: the server, with everything in one process unless told otherwise.
 
 mod access;
+mod connections;
 mod options;
 mod reload;
 mod tls;
@@ -10,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use axum::serve::ListenerExt as _;
 use duologue_asr::{Recognizer, Remote, RemoteConfig};
 use duologue_llm::EndpointConfig;
 use duologue_orchestrator::fleet::Fleet;
 use duologue_orchestrator::inference::InferencePool;
 use duologue_orchestrator::journal::{Journal, MemoryJournal, RedisJournal};
+use duologue_orchestrator::pressure::PressureLimits;
 use duologue_orchestrator::recording::{self, RecordingConfig, Retention};
 use duologue_orchestrator::routing::Policy;
 use duologue_orchestrator::voice::{Reach, VoiceClient};
@@ -139,20 +142,26 @@ impl ServeCommand {
         tokio::spawn(reloading.on_hangup(shutdown.clone()));
         let router = duologue_orchestrator::router(orchestrator, entrance, private);
         let stop = shutdown.clone();
+        let most = connections::most(connections::raise_limit(), self.max_sessions.into());
+        // Frames are small and due at once: none waits for another to share its packet.
         let serving = async {
             match tls {
                 Some(tls) => {
-                    let listener = tls.listen(listener, certificate, stop.clone())?;
-                    axum::serve(listener, router)
-                        .with_graceful_shutdown(stop.cancelled_owned())
-                        .await
+                    let listener =
+                        tls.listen(listener, certificate, stop.clone())?
+                            .tap_io(|stream| {
+                                let _ = stream.get_ref().0.set_nodelay(true);
+                            });
+                    connections::serve(listener, router, most, stop).await;
                 }
                 None => {
-                    axum::serve(listener, router)
-                        .with_graceful_shutdown(stop.cancelled_owned())
-                        .await
+                    let listener = listener.tap_io(|stream| {
+                        let _ = stream.set_nodelay(true);
+                    });
+                    connections::serve(listener, router, most, stop).await;
                 }
             }
+            anyhow::Ok(())
         };
         let deadline = async {
             shutdown.cancelled().await;
@@ -333,6 +342,10 @@ impl ServeCommand {
                     bytes: (self.record_limit > 0).then_some(self.record_limit),
                 },
             }),
+            pressure: PressureLimits {
+                cpu: (self.max_cpu_percent > 0).then(|| f64::from(self.max_cpu_percent) / 100.0),
+                lag: (self.max_lag_ms > 0).then(|| Duration::from_millis(self.max_lag_ms.into())),
+            },
             ..OrchestratorConfig::default()
         };
         config.hearing.cleaner.echo = self.echo_cancellation.into();

@@ -70,6 +70,29 @@ pub struct ServeCommand {
     #[arg(long, env = "DUOLOGUE_MAX_SESSIONS", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) max_sessions: u16,
 
+    /// Refuse a session with which this process would take more of the processor than that, of all cores together; 0:
+    /// take any. A server without sessions always takes one
+    #[arg(
+        long,
+        env = "DUOLOGUE_MAX_CPU_PERCENT",
+        default_value_t = 90,
+        value_name = "PERCENT",
+        value_parser = clap::value_parser!(u8).range(0..=100),
+        help_heading = "Resources"
+    )]
+    pub(super) max_cpu_percent: u8,
+
+    /// Refuse sessions while timers or the voice detector are late by so much (the 95th percentile of 10 s), or
+    /// recognition by five times as much; 0: take them all the same
+    #[arg(
+        long,
+        env = "DUOLOGUE_MAX_LAG_MS",
+        default_value_t = 150,
+        value_name = "MS",
+        help_heading = "Resources"
+    )]
+    pub(super) max_lag_ms: u32,
+
     /// Take no WebRTC calls; WebSockets only
     #[arg(long, env = "DUOLOGUE_NO_WEBRTC", help_heading = "WebRTC")]
     pub(super) no_webrtc: bool,

@@ -24,6 +24,9 @@ pub(super) async fn ready(State(orchestrator): State<Arc<Orchestrator>>) -> (Sta
         let body = format!("full: all {limit} sessions are taken\n");
         return (StatusCode::SERVICE_UNAVAILABLE, body);
     }
+    if let Some(reason) = orchestrator.pressed() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("busy: {reason}\n"));
+    }
     match orchestrator.engines().fleet.models().await {
         Ok(_) => (StatusCode::OK, "ready\n".into()),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),

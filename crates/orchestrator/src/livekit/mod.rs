@@ -159,17 +159,17 @@ impl Runner {
                 _ = look.tick() => {}
                 Some(_) = conversations.join_next() => continue,
             }
-            if self.orchestrator.free_slots() == 0 {
+            if self.orchestrator.free_slots() == 0 || self.orchestrator.pressed().is_some() {
                 continue;
             }
             let Some(room) = succession.next().await else {
                 continue;
             };
             match self.orchestrator.reserve() {
-                Some(slot) => {
+                Ok(slot) => {
                     conversations.spawn(Arc::clone(&self).go_on(Arc::clone(succession), room, slot))
                 }
-                None => {
+                Err(_) => {
                     succession.give_up(&room).await;
                     continue;
                 }
@@ -235,7 +235,7 @@ impl JobRunner for Runner {
     type Slot = OwnedSemaphorePermit;
 
     fn reserve(&self) -> Option<OwnedSemaphorePermit> {
-        self.orchestrator.reserve()
+        self.orchestrator.reserve().ok()
     }
 
     fn load(&self) -> f32 {
