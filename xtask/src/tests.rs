@@ -45,6 +45,14 @@ const REDIS: Package = Package {
     zypper: "redis",
     brew: "redis",
 };
+/// A clock that jumps, for one program.
+const FAKETIME: Package = Package {
+    apt: "faketime",
+    dnf: "libfaketime",
+    pacman: "libfaketime",
+    zypper: "libfaketime",
+    brew: "libfaketime",
+};
 /// Where the browser tests look for a browser.
 const BROWSERS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
 
@@ -136,6 +144,9 @@ fn tools(python: bool, node: bool) -> Outcome {
     let sound_server = which("pulseaudio").is_some() && which("pactl").is_some();
     if python && cfg!(target_os = "linux") && !sound_server {
         missing.push(&SOUND_SERVER);
+    }
+    if python && cfg!(target_os = "linux") && which("faketime").is_none() {
+        missing.push(&FAKETIME);
     }
     if node && (which("node").is_none() || which("npm").is_none()) {
         missing.push(&NODE);

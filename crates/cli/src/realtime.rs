@@ -136,6 +136,7 @@ pub struct Playout {
     queue: VecDeque<i16>,
     item: Option<String>,
     played: u64,
+    received: u64,
     held: bool,
 }
 
@@ -156,8 +157,9 @@ impl Playout {
                 let bytes = STANDARD
                     .decode(event["delta"].as_str().unwrap_or_default())
                     .context("the server sent sound that is not base64")?;
-                self.queue
-                    .extend(duologue_audio::pcm::le_bytes_to_i16(&bytes));
+                let samples = duologue_audio::pcm::le_bytes_to_i16(&bytes);
+                self.received += samples.len() as u64;
+                self.queue.extend(samples);
             }
             "duologue.playout.pause" => self.held = true,
             "duologue.playout.resume" => {
@@ -193,6 +195,16 @@ impl Playout {
     /// Whether there is nothing to play.
     pub fn is_silent(&self) -> bool {
         self.held || self.queue.is_empty()
+    }
+
+    /// Samples that have come so far, of all items.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether the server has asked for silence.
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// A `duologue.playout` report.

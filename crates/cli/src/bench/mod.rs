@@ -4,6 +4,7 @@
 //! peer, and what counts is the ratio.
 
 mod asr;
+mod capacity;
 mod chaos;
 mod ear;
 mod fleet;
@@ -13,6 +14,7 @@ mod process;
 mod report;
 mod server;
 mod sessions;
+mod soak;
 mod transport;
 mod tts;
 mod turn;
@@ -52,6 +54,8 @@ enum What {
     Worker(worker::WorkerBench),
     Fleet(fleet::FleetBench),
     Chaos(chaos::ChaosBench),
+    Soak(soak::SoakBench),
+    Capacity(capacity::CapacityBench),
 }
 
 impl BenchCommand {
@@ -71,6 +75,8 @@ impl BenchCommand {
             What::Worker(bench) => bench.run().await?,
             What::Fleet(bench) => bench.run().await?,
             What::Chaos(bench) => bench.run().await?,
+            What::Soak(bench) => bench.run().await?,
+            What::Capacity(bench) => bench.run().await?,
         };
         report.print();
         if let Some(path) = &self.json {

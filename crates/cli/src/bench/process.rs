@@ -63,6 +63,29 @@ impl Process {
         Ok(nanoseconds as f64 / 1e9)
     }
 
+    /// Files, sockets and the like that it has open.
+    ///
+    /// # Errors
+    /// A system without `/proc`.
+    pub fn open_files(&self) -> anyhow::Result<usize> {
+        self.entries("fd")
+    }
+
+    /// Threads that it has.
+    ///
+    /// # Errors
+    /// A system without `/proc`.
+    pub fn threads(&self) -> anyhow::Result<usize> {
+        self.entries("task")
+    }
+
+    fn entries(&self, folder: &str) -> anyhow::Result<usize> {
+        let folder = format!("/proc/{}/{folder}", self.0);
+        Ok(std::fs::read_dir(folder)
+            .context("files and threads are counted in /proc")?
+            .count())
+    }
+
     fn status(&self, name: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0))
             .context("memory is read from /proc")?;

@@ -68,13 +68,13 @@ pub struct Sessions {
 }
 
 /// A recognizer elsewhere.
-struct Ears {
+pub(super) struct Ears {
     address: std::net::SocketAddr,
     serving: JoinHandle<()>,
 }
 
 impl Ears {
-    async fn start() -> anyhow::Result<Self> {
+    pub(super) async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let answer = |_sound: Bytes| async {
@@ -93,6 +93,13 @@ impl Ears {
     }
 }
 
+impl Ears {
+    /// Where it is, for `--asr-url`.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+}
+
 impl Drop for Ears {
     fn drop(&mut self) {
         self.serving.abort();
@@ -100,7 +107,7 @@ impl Drop for Ears {
 }
 
 /// A TTS worker with the test tone; ended when dropped.
-async fn voice(sessions: usize) -> anyhow::Result<(Child, String)> {
+pub(super) async fn voice(sessions: usize) -> anyhow::Result<(Child, String)> {
     let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let child = Command::new(std::env::current_exe()?)
         .args(["--log", "warn", "worker", "--listen", &address.to_string()])
@@ -138,7 +145,7 @@ pub async fn sessions(
     let mut all = mind.serve_options();
     let further = [
         "--asr-url",
-        &format!("http://{}/v1", ears.address),
+        &ears.url(),
         "--asr",
         "elsewhere",
         "--worker",

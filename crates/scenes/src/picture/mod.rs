@@ -3,10 +3,12 @@
 
 mod distribution;
 mod page;
+mod series;
 mod timeline;
 
 pub use distribution::distribution;
-pub use page::{PageRow, PageScene, page};
+pub use page::{Page, PageRow, PageScene, page};
+pub use series::{Series, over_time};
 pub use timeline::timeline;
 
 /// Text that may stand in SVG and HTML.

@@ -42,24 +42,45 @@ const show=()=>document.querySelectorAll('details').forEach(d=>{d.hidden=(kind.v
 kind.onchange=failed.onchange=show;
 document.querySelectorAll('details').forEach(d=>d.ontoggle=()=>{if(d.open&&!d.querySelector('img')){const i=new Image();i.src=d.dataset.picture;i.alt=d.dataset.name;d.append(i)}});";
 
-/// Makes the page. `distributions` are files relative to it.
+/// What is on the page.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// What was measured.
+    pub title: &'a str,
+    /// The table's columns.
+    pub columns: &'a [&'a str],
+    /// The table's rows.
+    pub rows: &'a [PageRow],
+    /// Lines below the table.
+    pub remarks: &'a [String],
+    /// What the figures are.
+    pub heading: &'a str,
+    /// Pictures of measures: files, relative to the page.
+    pub figures: &'a [String],
+    /// Scenes, if any were played.
+    pub scenes: &'a [PageScene],
+}
+
+/// Makes the page.
 #[must_use]
-pub fn page(
-    columns: &[&str],
-    rows: &[PageRow],
-    remarks: &[String],
-    distributions: &[String],
-    scenes: &[PageScene],
-) -> String {
+pub fn page(page: &Page<'_>) -> String {
+    let title = escaped(page.title);
     let mut out = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>Turn-taking</title><style>{PAGE_STYLE}</style><h1>Turn-taking</h1><table><tr>"
+         <title>{title}</title><style>{PAGE_STYLE}</style><h1>{title}</h1><table><tr>"
     );
-    for column in columns {
+    let Page {
+        columns,
+        rows,
+        remarks,
+        scenes,
+        ..
+    } = page;
+    for column in *columns {
         let _ = write!(out, "<th>{}</th>", escaped(column));
     }
     out.push_str("</tr>");
-    for row in rows {
+    for row in *rows {
         out.push_str("<tr>");
         for cell in &row.cells {
             let _ = write!(out, "<td>{}</td>", escaped(cell));
@@ -67,15 +88,24 @@ pub fn page(
         out.push_str("</tr>\n");
     }
     out.push_str("</table>");
-    for remark in remarks {
+    for remark in *remarks {
         let _ = write!(out, "<p class=\"soft\">{}</p>", escaped(remark));
     }
-    out.push_str("<h2>Distributions</h2><div class=\"figures\">");
-    for file in distributions {
+    let _ = write!(
+        out,
+        "<h2>{}</h2><div class=\"figures\">",
+        escaped(page.heading)
+    );
+    for file in page.figures {
         let _ = write!(out, "<img src=\"{}\" alt=\"\">", escaped(file));
     }
+    out.push_str("</div>");
+    if scenes.is_empty() {
+        out.push_str("</html>\n");
+        return out;
+    }
     out.push_str(
-        "</div><h2>Scenes</h2><p><label>Kind <select id=\"kind\"><option value=\"\">all</option>",
+        "<h2>Scenes</h2><p><label>Kind <select id=\"kind\"><option value=\"\">all</option>",
     );
     let mut kinds: Vec<&str> = scenes.iter().map(|scene| scene.kind.as_str()).collect();
     kinds.sort_unstable();
@@ -84,7 +114,7 @@ pub fn page(
         let _ = write!(out, "<option>{}</option>", escaped(kind));
     }
     out.push_str("</select></label><label><input type=\"checkbox\" id=\"failed\"> only those that failed</label></p>");
-    for scene in scenes {
+    for scene in *scenes {
         let (class, sign) = if scene.passed {
             ("good", "✓")
         } else {

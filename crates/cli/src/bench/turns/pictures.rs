@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use duologue_scenes::measure::Figures;
-use duologue_scenes::picture::{PageRow, PageScene, distribution, page, timeline};
+use duologue_scenes::picture::{Page, PageRow, PageScene, distribution, page, timeline};
 
 use super::{Outcome, table};
 use crate::bench::report::Report;
@@ -116,12 +116,14 @@ pub fn write(dir: &Path, outcomes: &[Outcome], report: &Report) -> anyhow::Resul
         .collect();
     put(
         "index.html",
-        &page(
-            report.columns(),
-            &rows,
-            report.remarks(),
-            &distributions,
-            &scenes,
-        ),
+        &page(&Page {
+            title: "Turn-taking",
+            columns: report.columns(),
+            rows: &rows,
+            remarks: report.remarks(),
+            heading: "Distributions",
+            figures: &distributions,
+            scenes: &scenes,
+        }),
     )
 }

@@ -1,0 +1,55 @@
+//! A [`Talker`] on a WebSocket.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use super::talker::{Notes, Talker};
+use crate::realtime::{BLOCK_TIME, connect};
+
+/// Longest wait for the server to take its leave, once the time is over.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Talks until the time is over. What was noted, and why it ended before, if it did.
+pub async fn talk(
+    url: String,
+    prompt: String,
+    mut talker: Talker,
+    started: Instant,
+    time: Duration,
+) -> (Notes, anyhow::Result<()>) {
+    let ended = hold(&url, &prompt, &mut talker, started, time).await;
+    (talker.into_notes(), ended)
+}
+
+async fn hold(
+    url: &str,
+    prompt: &str,
+    talker: &mut Talker,
+    started: Instant,
+    time: Duration,
+) -> anyhow::Result<()> {
+    let (mut speaker, mut listener) = connect(url).await?;
+    speaker.send(&talker.session(prompt)).await?;
+    let mut clock = tokio::time::interval(BLOCK_TIME);
+    while started.elapsed() < time {
+        tokio::select! {
+            _ = clock.tick() => {
+                let (spoken, report) = talker.tick(started.elapsed().as_secs_f64());
+                if let Some(report) = report {
+                    speaker.send(&report).await?;
+                }
+                speaker.send_sound(&spoken).await?;
+            }
+            event = listener.next() => {
+                let event = event?.context("the server closed the connection")?;
+                talker.told(started.elapsed().as_secs_f64(), &event)?;
+            }
+        }
+    }
+    speaker.close().await;
+    // Until it has, the session is there, and counts among the next step's.
+    let gone = async { while let Ok(Some(_)) = listener.next().await {} };
+    let _ = tokio::time::timeout(FAREWELL, gone).await;
+    Ok(())
+}
