@@ -4,6 +4,7 @@
 //! It finds what the build needs, installs what is missing with the system's package manager or
 //! says exactly what to install, and tells how long things take.
 
+mod cuda;
 mod deny;
 mod docker;
 mod fuzz;
@@ -32,6 +33,7 @@ Usage: cargo xtask <task> [arguments]
   bench [arguments]  set up, build in release; arguments go to `duologue bench`
   fuzz [target] [--minutes N]
                      feed the fuzz targets wrong inputs, each for N minutes (5)
+  cuda [--all]       build for NVIDIA GPUs into target/cuda (docs/cuda.md); further arguments go to cargo
   doctor             say what the build needs and whether it is here; install nothing
 
 `run`, `talk`, `test`, `ci`, `bench` and `fuzz` install missing system packages (with sudo where needed).
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         ("talk", _) => talk(&mut runner, &rest),
         ("bench", _) => bench(&mut runner, &rest),
         ("fuzz", _) => fuzz::run(&mut runner, &rest),
+        ("cuda", _) => cuda::build(&mut runner, &rest),
         ("test", []) => tests::all(&mut runner),
         ("smoke", []) => smoke(&mut runner),
         ("lint", []) => lint(&mut runner),
@@ -167,7 +170,7 @@ fn lint(runner: &mut Runner) -> Outcome {
             "--workspace",
             "--all-targets",
             "--features",
-            "duologue/sound-card",
+            "duologue/sound-card,duologue/csm",
             "--",
             "-D",
             "warnings",
@@ -182,7 +185,7 @@ fn lint(runner: &mut Runner) -> Outcome {
             "--no-deps",
             "--workspace",
             "--features",
-            "duologue/sound-card",
+            "duologue/sound-card,duologue/csm",
         ],
         &[("RUSTDOCFLAGS", "-D warnings")],
     );

@@ -79,7 +79,7 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
             "--tests",
             "--examples",
             "--features",
-            "duologue/sound-card",
+            "duologue/sound-card,duologue/csm",
         ],
         &[],
     )?;
@@ -97,7 +97,7 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
             "--workspace",
             "--no-fail-fast",
             "--features",
-            "duologue/sound-card",
+            "duologue/sound-card,duologue/csm",
         ],
         &[],
     )];

@@ -10,17 +10,23 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "csm")]
+pub mod csm;
+mod device;
 mod frame_stream;
 #[cfg(feature = "espeak")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod load;
+#[cfg(feature = "csm")]
+mod neural;
 mod piper;
 mod speech;
 pub mod tone;
 mod voice;
 mod words;
 
+pub use device::DeviceChoice;
 pub use frame_stream::{FrameStream, SpokenFrame};
 pub use load::{FAMILIES, LoadOptions, load};
 pub use speech::{Sound, Speech, StopFlag, Synthesizer, TtsError, WordMark};

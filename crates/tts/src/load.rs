@@ -6,7 +6,7 @@ use std::sync::Arc;
 use duologue_voicepack::Voicepack;
 
 use crate::tone::{Tone, ToneOptions};
-use crate::{Synthesizer, TtsError, piper};
+use crate::{DeviceChoice, Synthesizer, TtsError, piper};
 
 /// How to load a voice.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,10 +20,12 @@ pub struct LoadOptions {
     pub seed: u64,
     /// How the tone voice behaves.
     pub tone: ToneOptions,
+    /// What voices that can use more than the CPU compute with.
+    pub device: DeviceChoice,
 }
 
 impl LoadOptions {
-    #[cfg(feature = "espeak")]
+    #[cfg(any(feature = "espeak", feature = "csm"))]
     pub(crate) fn threads(&self) -> usize {
         let cores = || {
             std::thread::available_parallelism()
@@ -35,7 +37,14 @@ impl LoadOptions {
 }
 
 /// Families of voices that [`load()`] knows.
-pub const FAMILIES: &[&str] = &["piper", "tone"];
+pub const FAMILIES: &[&str] = &[
+    "piper",
+    "tone",
+    #[cfg(feature = "csm")]
+    crate::csm::FAMILY,
+    #[cfg(feature = "csm")]
+    crate::csm::ADAPTER_FAMILY,
+];
 
 /// Loads a voice and warms it up; blocks for as long as that takes, a second or more for a voice of some size.
 ///
@@ -46,6 +55,10 @@ pub const FAMILIES: &[&str] = &["piper", "tone"];
 pub fn load(pack: &Voicepack, options: &LoadOptions) -> Result<Arc<dyn Synthesizer>, TtsError> {
     match pack.metadata.family.as_str() {
         "piper" => piper::load(pack, options),
+        #[cfg(feature = "csm")]
+        crate::csm::FAMILY => crate::csm::load(pack, options),
+        #[cfg(feature = "csm")]
+        crate::csm::ADAPTER_FAMILY => crate::csm::load_adapter(pack, options),
         "tone" => Ok(Arc::new(Tone::new(options.tone)?)),
         other => Err(TtsError::Load(format!(
             "voice {} is of the family {other:?}, which this program does not know; it knows {}",

@@ -256,6 +256,7 @@ impl Entry {
         Metadata {
             kind: self.kind,
             family: self.family.clone(),
+            base: None,
             description: self.description.clone(),
             languages: self.languages.clone(),
             sample_rate: self.sample_rate,

@@ -64,6 +64,9 @@ pub struct Metadata {
     pub kind: Kind,
     /// Which adapter reads it: `piper`, `whisper`, `silero`, `smart-turn`, `gguf`, ...
     pub family: String,
+    /// For an adapter: the name of the voicepack that it is used with.
+    #[serde(default)]
+    pub base: Option<String>,
     /// One sentence for people.
     #[serde(default)]
     pub description: String,
@@ -126,6 +129,9 @@ impl Metadata {
             self.kind,
             yaml::quote(&self.family)
         );
+        if let Some(base) = &self.base {
+            out += &format!("base: {}\n", yaml::quote(base));
+        }
         if !self.description.is_empty() {
             out += &format!("description: {}\n", yaml::quote(&self.description));
         }
@@ -251,6 +257,7 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_the_same() {
         let mut metadata = Metadata::parse(GOOD, Path::new("m")).unwrap();
+        metadata.base = Some("another-voice".into());
         metadata.description = "A \"voice\": with # and\nmore, \u{e9}\u{1f600}".into();
         metadata.files[0].sha256 = Some("0".repeat(64));
         let again = Metadata::parse(&metadata.to_yaml(), Path::new("m")).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duologue_tts::tone::{Tone, ToneOptions};
-use duologue_tts::{FAMILIES, LoadOptions, Synthesizer, TtsError};
+use duologue_tts::{DeviceChoice, FAMILIES, LoadOptions, Synthesizer, TtsError};
 use duologue_voicepack::{Kind, Voicepack, VoicepackError, VoicepackStore};
 
 use crate::config::WorkerConfig;
@@ -60,6 +60,12 @@ impl DiskVoices {
         let options = LoadOptions {
             threads: NonZeroUsize::new(config.voice_threads),
             tone,
+            // A process sees the one GPU that is its own.
+            device: if config.device.starts_with("cuda") {
+                DeviceChoice::Cuda(0)
+            } else {
+                DeviceChoice::Cpu
+            },
             ..LoadOptions::default()
         };
         DiskVoices { store, options }
@@ -79,7 +85,7 @@ impl VoiceSource for DiskVoices {
             match pack {
                 Ok(pack) if is_ours(&pack) && name != TONE => {
                     voices.push(VoiceEntry {
-                        estimated_bytes: estimate(&pack),
+                        estimated_bytes: estimate(&pack, &self.options),
                         name,
                         family: pack.metadata.family,
                         languages: pack.metadata.languages,
@@ -111,12 +117,14 @@ impl VoiceSource for DiskVoices {
 }
 
 /// What a voice takes, from what its files do: nearly all of them is weights.
-fn estimate(pack: &Voicepack) -> u64 {
+fn estimate(pack: &Voicepack, options: &LoadOptions) -> u64 {
     let size = pack.size();
     match pack.metadata.family.as_str() {
         // Weights are held as they are and once more in the order in which they are multiplied: 138 MB were measured
         // for 63 MB of files.
         "piper" => size.saturating_mul(11) / 5,
+        // Checkpoints are in sixteen bits, and a CPU computes with thirty-two.
+        "csm" if options.device == DeviceChoice::Cpu => size.saturating_mul(2),
         _ => size,
     }
 }

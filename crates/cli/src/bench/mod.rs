@@ -6,6 +6,8 @@
 mod asr;
 mod capacity;
 mod chaos;
+#[cfg(feature = "csm")]
+mod csm;
 mod ear;
 mod fleet;
 mod network;
@@ -38,7 +40,7 @@ pub struct BenchCommand {
 
 #[derive(Subcommand)]
 enum What {
-    /// First audio and real-time factor of a voice, beside piper-tts
+    /// First audio and real-time factor of a voice: Piper's beside piper-tts, or CSM's by itself
     Tts(tts::TtsBench),
     /// Time and word error rate of a recognizer, beside faster-whisper
     Asr(asr::AsrBench),

@@ -1,0 +1,160 @@
+//! How CSM does on this machine: with random weights, for the time it takes does not depend on what it says.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use duologue_tts::csm::{Shape, random};
+use duologue_tts::{DeviceChoice, FrameStream, LoadOptions, Settings, StopFlag, Synthesizer};
+use serde_json::json;
+
+use super::process::Process;
+use super::report::{Report, median};
+
+/// What is said: a second and a half.
+const TEXT: &str = "The train leaves at nine.";
+/// Rank of the adapters, as Unsloth's examples have it.
+const RANK: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+/// Changes of adapter that are timed.
+const SWAPS: u32 = 1_000;
+
+/// What is measured.
+pub struct CsmBench {
+    pub full_size: bool,
+    pub sessions: Vec<usize>,
+    pub rounds: usize,
+    pub threads: usize,
+    pub device: DeviceChoice,
+}
+
+struct Spoken {
+    first: f64,
+    factor: f64,
+}
+
+impl CsmBench {
+    pub fn run(self) -> anyhow::Result<Report> {
+        let process = Process::own();
+        let empty = process.resident_bytes()?;
+        let options = LoadOptions {
+            threads: NonZeroUsize::new(self.threads),
+            device: self.device,
+            ..LoadOptions::default()
+        };
+        let shape = if self.full_size {
+            Shape::Full
+        } else {
+            Shape::Tiny
+        };
+        let start = Instant::now();
+        let base = random(shape, &options)?;
+        let made = start.elapsed().as_secs_f64();
+        let loaded = process.resident_bytes()?;
+
+        let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
+        for folder in &folders {
+            base.write_adapter(folder.path(), RANK)?;
+        }
+        let start = Instant::now();
+        let adapters = folders
+            .iter()
+            .map(|folder| base.voice(Some(folder.path())))
+            .collect::<Result<Vec<_>, _>>()?;
+        let lora_load = start.elapsed().as_secs_f64() / folders.len() as f64;
+        let lora_bytes = adapters[0].voice().resident_bytes;
+        let start = Instant::now();
+        for n in 0..SWAPS {
+            drop(adapters[n as usize % 2].begin(&Settings::default())?);
+        }
+        let swap = start.elapsed().as_secs_f64() / f64::from(SWAPS);
+
+        let plain = base.voice(None)?;
+        speak(&*plain)?;
+        let mut report = Report::new(
+            "csm",
+            &["sessions", "adapter", "first audio, ms", "real-time factor"],
+            json!({}),
+        );
+        let mut figures = Vec::new();
+        let with_adapter = std::iter::once((1, &adapters[0], "one"));
+        let runs = self.sessions.iter().map(|n| (*n, &plain, "none"));
+        for (sessions, voice, adapter) in runs.chain(with_adapter) {
+            let mut all = Vec::new();
+            for _ in 0..self.rounds.max(1) {
+                all.extend(together(voice, sessions)?);
+            }
+            let first = median(&all.iter().map(|s| s.first).collect::<Vec<_>>());
+            let factor = median(&all.iter().map(|s| s.factor).collect::<Vec<_>>());
+            report.row(vec![
+                sessions.to_string(),
+                adapter.to_owned(),
+                format!("{:.0}", first * 1_000.0),
+                format!("{factor:.3}"),
+            ]);
+            figures.push(json!({"sessions": sessions, "adapter": adapter, "first_audio_s": first, "real_time_factor": factor}));
+        }
+        let peak = process.peak_bytes()?;
+        let session = base.session_bytes()?;
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        report.remark(format!(
+            "Random weights in the {} shape, on {}; made in {made:.1} s. The times are those of a trained model of this \
+             shape, what is heard is noise.",
+            if self.full_size { "full" } else { "tiny" },
+            self.device
+        ));
+        report.remark(format!(
+            "Memory: weights {:.0} MB (the process grew by {:.0} MB), a session {:.1} MB at most, an adapter of rank {RANK} \
+             {:.1} MB; {:.0} MB at the peak.",
+            mb(base.weight_bytes()),
+            mb(loaded.saturating_sub(empty)),
+            mb(session),
+            mb(lora_bytes),
+            mb(peak),
+        ));
+        report.remark(format!(
+            "An adapter is read in {:.1} ms; a reply with another adapter than the last begins in {:.1} µs.",
+            lora_load * 1e3,
+            swap * 1e6
+        ));
+        report.set_figures(json!({
+            "device": self.device.to_string(), "full_size": self.full_size, "runs": figures,
+            "weight_bytes": base.weight_bytes(), "session_bytes": session, "adapter_bytes": lora_bytes,
+            "peak_bytes": peak, "lora_load_s": lora_load, "lora_swap_s": swap,
+        }));
+        Ok(report)
+    }
+}
+
+/// Sessions that speak at the same time, each on a thread, as a worker has them.
+fn together(voice: &Arc<dyn Synthesizer>, sessions: usize) -> anyhow::Result<Vec<Spoken>> {
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..sessions)
+            .map(|_| scope.spawn(|| speak(&**voice)))
+            .collect();
+        all.into_iter()
+            .map(|one| {
+                one.join()
+                    .map_err(|_| anyhow::anyhow!("a session crashed"))?
+            })
+            .collect()
+    })
+}
+
+fn speak(voice: &dyn Synthesizer) -> anyhow::Result<Spoken> {
+    let start = Instant::now();
+    let speech = voice.begin(&Settings::default())?;
+    let mut stream = FrameStream::new(speech, voice.voice().sample_rate)?;
+    stream.say(TEXT)?;
+    stream.finish();
+    let stop = StopFlag::default();
+    let (mut first, mut frames) = (None, 0);
+    while stream.next(&stop)?.is_some() {
+        first.get_or_insert_with(|| start.elapsed().as_secs_f64());
+        frames += 1;
+    }
+    Ok(Spoken {
+        first: first.context("the voice made no sound")?,
+        factor: start.elapsed().as_secs_f64() / (f64::from(frames) / 50.0),
+    })
+}

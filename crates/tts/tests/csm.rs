@@ -1,0 +1,186 @@
+//! The CSM adapter keeps the contract of voices, with a tiny random checkpoint in the published form.
+#![cfg(feature = "csm")]
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use duologue_tts::{LoadOptions, Settings, StopFlag, Synthesizer, TtsError, load};
+use duologue_voicepack::{Voicepack, VoicepackStore};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/csm")
+}
+
+fn pack(name: &str) -> Voicepack {
+    VoicepackStore::open(fixtures()).find(name).unwrap()
+}
+
+static CSM: LazyLock<Arc<dyn Synthesizer>> =
+    LazyLock::new(|| load(&pack("pack"), &LoadOptions::default()).unwrap());
+
+duologue_tts::conformance_tests!(&CSM);
+
+const TEXT: &str = "Hello there, how are you?";
+
+fn say(voice: &dyn Synthesizer, texts: &[&str]) -> Vec<f32> {
+    let mut speech = voice.begin(&Settings::default()).unwrap();
+    let stop = StopFlag::default();
+    let mut samples = Vec::new();
+    for text in texts {
+        speech.say(text).unwrap();
+        while let Some(sound) = speech.next(&stop).unwrap() {
+            samples.extend(sound.samples);
+        }
+    }
+    samples
+}
+
+#[test]
+fn two_adapters_at_once_sound_as_each_alone_and_neither_as_the_base() {
+    let voices: Vec<_> = ["pack", "lora-a", "lora-b"]
+        .map(|name| load(&pack(name), &LoadOptions::default()).unwrap())
+        .into();
+    let alone: Vec<_> = voices.iter().map(|v| say(&**v, &[TEXT])).collect();
+    assert!(alone[0] != alone[1] && alone[1] != alone[2] && alone[0] != alone[2]);
+    let together: Vec<_> = std::thread::scope(|scope| {
+        let sessions: Vec<_> = voices
+            .iter()
+            .map(|voice| scope.spawn(move || say(&**voice, &[TEXT])))
+            .collect();
+        sessions.into_iter().map(|s| s.join().unwrap()).collect()
+    });
+    assert!(alone == together);
+    // An adapter on a base that nobody else holds brings the base with it, and sounds the same.
+    drop(voices);
+    let again = load(&pack("lora-a"), &LoadOptions::default()).unwrap();
+    assert!(say(&*again, &[TEXT]) == alone[1]);
+}
+
+#[test]
+fn what_was_said_before_in_the_reply_is_heard_and_another_reply_is_not() {
+    let second = |before: &str| {
+        let mut speech = CSM.begin(&Settings::default()).unwrap();
+        let stop = StopFlag::default();
+        let mut said = |text: &str| {
+            speech.say(text).unwrap();
+            let sounds = std::iter::from_fn(|| speech.next(&stop).unwrap());
+            sounds.flat_map(|s| s.samples).collect::<Vec<f32>>()
+        };
+        said(before);
+        said(TEXT)
+    };
+    // As long as each other, so that the same random numbers come to the second sentence.
+    assert!(second("Yes.") != second("Nor."));
+    assert!(second("Yes.") == second("Yes."));
+}
+
+#[test]
+fn a_reply_of_any_length_is_spoken_though_the_network_remembers_a_part_of_it() {
+    let mut speech = CSM.begin(&Settings::default()).unwrap();
+    let stop = StopFlag::default();
+    let mut words = 0;
+    for _ in 0..60 {
+        speech
+            .say("She walked slowly down the hill, past the old mill.")
+            .unwrap();
+        while let Some(sound) = speech.next(&stop).unwrap() {
+            words += sound.words.len();
+        }
+    }
+    assert_eq!(words, 600);
+}
+
+#[test]
+fn the_original_layout_speaks_as_the_other() {
+    let original = load(&pack("original"), &LoadOptions::default()).unwrap();
+    // Without the recording, which only one of the folders has.
+    let folder = tempfile::tempdir().unwrap();
+    for file in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "voice.json",
+    ] {
+        std::fs::copy(fixtures().join("pack").join(file), folder.path().join(file)).unwrap();
+    }
+    let bare = Voicepack {
+        dir: folder.path().to_owned(),
+        ..pack("pack")
+    };
+    let bare = load(&bare, &LoadOptions::default()).unwrap();
+    assert!(say(&*original, &[TEXT]) == say(&*bare, &[TEXT]));
+    assert!(
+        say(&*original, &[TEXT]) != say(&**CSM, &[TEXT]),
+        "the recording is not heard"
+    );
+}
+
+#[test]
+fn an_adapter_without_its_base_says_what_it_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("lora-a");
+    std::fs::create_dir(&copy).unwrap();
+    for file in [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "metadata.yaml",
+    ] {
+        std::fs::copy(fixtures().join("lora-a").join(file), copy.join(file)).unwrap();
+    }
+    let told = |pack: &Voicepack| match load(pack, &LoadOptions::default()) {
+        Err(TtsError::Load(why)) => why,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("it was loaded"),
+    };
+    let alone = VoicepackStore::open(folder.path()).find("lora-a").unwrap();
+    let why = told(&alone);
+    assert!(why.contains("its base") && why.contains("pack"), "{why}");
+    let mut nameless = alone;
+    nameless.metadata.base = None;
+    let why = told(&nameless);
+    assert!(why.contains("base:"), "{why}");
+}
+
+#[test]
+fn a_recording_without_its_text_or_too_long_is_refused_with_the_file() {
+    let refused = |prepare: &dyn Fn(&Path)| {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            std::fs::copy(fixtures().join("pack").join(file), folder.path().join(file)).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("ref")).unwrap();
+        prepare(folder.path());
+        let broken = Voicepack {
+            dir: folder.path().to_owned(),
+            ..pack("pack")
+        };
+        match load(&broken, &LoadOptions::default()) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("it was loaded"),
+        }
+    };
+    let wav = |folder: &Path| {
+        std::fs::copy(
+            fixtures().join("pack/ref/ann.wav"),
+            folder.join("ref/ann.wav"),
+        )
+        .unwrap();
+    };
+    let untold = refused(&|folder| wav(folder));
+    assert!(untold.contains("ann.txt"), "{untold}");
+    let outside = refused(&|folder| {
+        std::fs::write(
+            folder.join("voice.json"),
+            r#"{"speakers": [{"name": "ann", "reference": "../ann.wav"}]}"#,
+        )
+        .unwrap();
+    });
+    assert!(outside.contains("../ann.wav"), "{outside}");
+    let long = refused(&|folder| {
+        let bytes = duologue_audio::wav::encode(&vec![3_000; 8_000 * 31], 8_000);
+        std::fs::write(folder.join("ref/ann.wav"), bytes).unwrap();
+        std::fs::write(folder.join("ref/ann.txt"), "It goes on and on.").unwrap();
+    });
+    assert!(long.contains("31 s") && long.contains("ann.wav"), "{long}");
+}
