@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
+use clap::Args;
 use duologue_tts::csm::{Shape, random};
 use duologue_tts::{DeviceChoice, FrameStream, LoadOptions, Settings, StopFlag, Synthesizer};
 use serde_json::json;
@@ -15,17 +16,38 @@ use super::report::{Report, median};
 /// What is said: a second and a half.
 const TEXT: &str = "The train leaves at nine.";
 /// Rank of the adapters, as Unsloth's examples have it.
-const RANK: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+const RANK: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 /// Changes of adapter that are timed.
 const SWAPS: u32 = 1_000;
 
-/// What is measured.
-pub struct CsmBench {
-    pub full_size: bool,
-    pub sessions: Vec<usize>,
-    pub rounds: usize,
-    pub threads: usize,
-    pub device: DeviceChoice,
+/// Measures CSM instead of a Piper voice.
+#[derive(Args)]
+pub struct CsmOptions {
+    /// Another adapter than Piper's, measured by itself: csm
+    #[arg(long, value_name = "NAME", value_parser = ["csm"], requires = "random_weights")]
+    adapter: Option<String>,
+
+    /// Measure the adapter with random weights: what it says is noise, the time it takes is not
+    #[arg(long, requires = "adapter")]
+    random_weights: bool,
+
+    /// In the published model's shape, not in a tiny one; CSM takes 8 GB of memory on a CPU
+    #[arg(long, requires = "adapter")]
+    full_size: bool,
+
+    /// Sessions that speak at the same time, one run each
+    #[arg(
+        long,
+        default_value = "1,2,4,8",
+        value_delimiter = ',',
+        value_name = "N,...",
+        requires = "adapter"
+    )]
+    sessions: Vec<usize>,
+
+    /// What the adapter computes with: cpu, or cuda:0 in a build with CUDA
+    #[arg(long, default_value_t, value_name = "DEVICE", requires = "adapter")]
+    device: DeviceChoice,
 }
 
 struct Spoken {
@@ -33,12 +55,16 @@ struct Spoken {
     factor: f64,
 }
 
-impl CsmBench {
-    pub fn run(self) -> anyhow::Result<Report> {
+impl CsmOptions {
+    pub fn is_asked_for(&self) -> bool {
+        self.adapter.is_some()
+    }
+
+    pub fn run(&self, rounds: usize, threads: usize) -> anyhow::Result<Report> {
         let process = Process::own();
         let empty = process.resident_bytes()?;
         let options = LoadOptions {
-            threads: NonZeroUsize::new(self.threads),
+            threads: NonZeroUsize::new(threads),
             device: self.device,
             ..LoadOptions::default()
         };
@@ -81,7 +107,7 @@ impl CsmBench {
         let runs = self.sessions.iter().map(|n| (*n, &plain, "none"));
         for (sessions, voice, adapter) in runs.chain(with_adapter) {
             let mut all = Vec::new();
-            for _ in 0..self.rounds.max(1) {
+            for _ in 0..rounds.max(1) {
                 all.extend(together(voice, sessions)?);
             }
             let first = median(&all.iter().map(|s| s.first).collect::<Vec<_>>());

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
-use duologue_tts::{DeviceChoice, FrameStream, LoadOptions, Settings, StopFlag, Synthesizer};
+use duologue_tts::{FrameStream, LoadOptions, Settings, StopFlag, Synthesizer};
 use duologue_voicepack::VoicepackStore;
 use serde_json::json;
 
@@ -22,8 +22,6 @@ pub const SENTENCES: [&str; 6] = [
 ];
 
 #[derive(Args)]
-// A build without CSM refuses before it reads what else was said of it.
-#[cfg_attr(not(feature = "csm"), allow(dead_code))]
 pub struct TtsBench {
     /// The voice, of the Piper family
     #[arg(long, default_value = "piper-en_US-joe-medium", value_name = "NAME")]
@@ -37,31 +35,9 @@ pub struct TtsBench {
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
 
-    /// Another adapter than Piper's, measured by itself: csm
-    #[arg(long, value_name = "NAME", value_parser = ["csm"], requires = "random_weights")]
-    adapter: Option<String>,
-
-    /// Measure the adapter with random weights: what it says is noise, the time it takes is not
-    #[arg(long, requires = "adapter")]
-    random_weights: bool,
-
-    /// In the published model's shape, not in a tiny one; CSM takes 8 GB of memory on a CPU
-    #[arg(long, requires = "adapter")]
-    full_size: bool,
-
-    /// Sessions that speak at the same time, one run each
-    #[arg(
-        long,
-        default_value = "1,2,4,8",
-        value_delimiter = ',',
-        value_name = "N,...",
-        requires = "adapter"
-    )]
-    sessions: Vec<usize>,
-
-    /// What the adapter computes with: cpu, or cuda:0 in a build with CUDA
-    #[arg(long, default_value_t, value_name = "DEVICE", requires = "adapter")]
-    device: DeviceChoice,
+    #[cfg(feature = "csm")]
+    #[command(flatten)]
+    csm: super::csm::CsmOptions,
 
     #[command(flatten)]
     peer: PeerOptions,
@@ -75,8 +51,9 @@ struct Spoken {
 
 impl TtsBench {
     pub fn run(self) -> anyhow::Result<Report> {
-        if self.adapter.is_some() {
-            return self.adapter();
+        #[cfg(feature = "csm")]
+        if self.csm.is_asked_for() {
+            return self.csm.run(self.rounds, self.threads);
         }
         let pack = VoicepackStore::open_default()?.find(&self.voice)?;
         let model = std::fs::read_dir(&pack.dir)?
@@ -113,23 +90,6 @@ impl TtsBench {
             }
         }
         Ok(report(&self.voice, &ours, &theirs))
-    }
-
-    #[cfg(feature = "csm")]
-    fn adapter(self) -> anyhow::Result<Report> {
-        super::csm::CsmBench {
-            full_size: self.full_size,
-            sessions: self.sessions,
-            rounds: self.rounds,
-            threads: self.threads,
-            device: self.device,
-        }
-        .run()
-    }
-
-    #[cfg(not(feature = "csm"))]
-    fn adapter(self) -> anyhow::Result<Report> {
-        anyhow::bail!("this program was built without CSM (the feature csm)")
     }
 }
 

@@ -7,8 +7,8 @@
 //! same reply is read too, within a bound. An adapter (LoRA) is a voicepack of its own that names its base, and
 //! shares the base's weights with all others on it.
 //!
-//! [`load`] reads a voicepack. [`random`] makes a voice of no meaning in the shape of the real one, to time it where
-//! the checkpoint is not at hand.
+//! [`load()`](crate::load()) reads a voicepack. [`random`] makes a voice of no meaning in the shape of the real one,
+//! to time it where the checkpoint is not at hand.
 
 mod codec;
 mod config;
