@@ -64,9 +64,9 @@ class Caller(Listener):
 
 
 @asynccontextmanager
-async def caller(url, **session):
+async def caller(url, key="none", **session):
     """A call whose data channel is open."""
-    client = AsyncOpenAI(api_key="none", base_url=f"{url}/v1", max_retries=0)
+    client = AsyncOpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0)
     peer = RTCPeerConnection()
     microphone = Microphone()
     peer.addTrack(microphone)

@@ -6,12 +6,18 @@ import os
 import signal
 import subprocess
 
+try:
+    import pty
+except ImportError:
+    pty = None
+
 import httpx
 import openai
 import pytest
 import websockets
 from openai import AsyncOpenAI, OpenAI
 
+from caller import caller
 from server import Served, free_port, wait_until
 
 pytestmark = pytest.mark.skipif(
@@ -186,6 +192,25 @@ def test_a_client_secret_begins_sessions_with_its_settings_and_nothing_else(lock
         error_of(httpx.request(method, locked.url + path, headers=bearer(secret.value)), 403, "insufficient_permissions")
     changed = secret.value[:-1] + ("A" if secret.value[-1] != "A" else "B")
     error_of(httpx.get(f"{locked.url}/v1/realtime", headers=bearer(changed)), 401, "invalid_api_key")
+
+
+def test_a_call_begins_as_its_client_secret_says_and_belongs_to_its_key(locked):
+    session = {"type": "realtime", "instructions": "You sell tulips."}
+    secret = client(locked, ADA).realtime.client_secrets.create(session=session).value
+
+    async def talk():
+        async with caller(locked.url, key=secret) as call:
+            _, event = await call.until("session.created")
+            assert event["session"]["instructions"] == "You sell tulips."
+            url = f"{locked.url}/v1/realtime/calls/{call.call_id}"
+            async with httpx.AsyncClient() as asking:
+                for method, path in [("POST", "/hangup"), ("DELETE", ""), ("POST", "")]:
+                    other = await asking.request(method, url + path, headers=bearer(BOB) | {"Content-Type": "application/sdp"}, content="v=0")
+                    error_of(other, 404, "call_not_found")
+                assert (await asking.post(f"{url}/hangup", headers=bearer(ADA))).status_code == 200
+            await asyncio.wait_for(call.closed.wait(), 20)
+
+    run(talk())
 
 
 @pytest.mark.parametrize(
@@ -376,7 +401,7 @@ def test_no_secret_is_told(locked):
         ).stdout,
         "--help": subprocess.run([os.environ["DUOLOGUE_BIN"], "serve", "--help"], capture_output=True, text=True, env=os.environ | SECRETS).stdout,
     }
-    assert "TRACE" in told["the log"] and "ada" in told["the log"]
+    assert "DEBUG" in told["the log"] and "ada" in told["the log"]
     assert "redis://***@host:1" in told["config show"] and "# DUOLOGUE_API_KEY: set" in told["config show"]
     for place, text in told.items():
         for one in [ADA, BOB, KIOSK, SLOW, SMALL, secret, "a-wrong-key-that-somebody-tried", *SECRETS.values()]:
@@ -423,3 +448,23 @@ def test_keys_are_reloaded_while_sessions_run_and_a_mistake_changes_nothing(tmp_
         assert statuses() == [401, 200]
     finally:
         one.stop()
+
+
+@pytest.mark.skipif(pty is None, reason="there are no terminals here")
+def test_whoever_starts_a_server_at_a_terminal_is_shown_a_link_that_opens_the_door():
+    near, far = pty.openpty()
+    at = f"127.0.0.1:{free_port()}"
+    command = [os.environ["DUOLOGUE_BIN"], "serve", "--listen", at, *EMPTY]
+    server = subprocess.Popen(command, stdout=far, stderr=subprocess.DEVNULL, env=os.environ | {"DUOLOGUE_API_KEY": ADA})
+    os.close(far)
+    try:
+        shown = b""
+        while b"#key=" not in shown or not shown.endswith(b"\n"):
+            shown += os.read(near, 4096)
+        secret = shown.decode().split("#key=")[1].split()[0]
+        assert secret.startswith("ek_") and ADA not in shown.decode()
+        assert httpx.get(f"http://{at}/v1/realtime/transports", headers=bearer(secret)).status_code == 200
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+        os.close(near)

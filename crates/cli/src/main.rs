@@ -85,6 +85,12 @@ fn main() -> ExitCode {
         return fail(&error);
     }
     cli.logging.start();
+    for setting in read.settings.iter().filter(|setting| setting.is_exposed()) {
+        tracing::warn!(
+            option = setting.name,
+            "a password on the command line can be read by every user of this machine; use the environment or a file"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

@@ -98,6 +98,11 @@ pub fn settings(
 }
 
 impl Setting {
+    /// Whether a password stands on the command line, where every user of the machine can read it.
+    pub fn is_exposed(&self) -> bool {
+        self.secret && self.source == Source::Flag && self.values.iter().any(|v| v.contains('@'))
+    }
+
     /// A line of a configuration file, without the secret in it.
     fn line(&self) -> String {
         let values = self.values.iter().map(|value| match self.secret {
@@ -251,7 +256,10 @@ mod tests {
             "--ice-server",
             "stun:stun.example.org:3478,turn:ada:s3cr@et@turn.example.org:3478",
         ];
-        let shown = show(&read(&given), true);
+        let settings = read(&given);
+        let exposed = settings.iter().filter(|setting| setting.is_exposed());
+        assert_eq!(exposed.count(), 3);
+        let shown = show(&settings, true);
         assert!(!shown.contains("s3cr") && !shown.contains("ada"), "{shown}");
         assert!(shown.contains("redis://***@10.0.0.2:6379/1"), "{shown}");
         assert!(shown.contains("turn:***@turn.example.org:3478"), "{shown}");

@@ -6,6 +6,7 @@ mod options;
 mod reload;
 mod tls;
 
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub use reload::RELOADED;
 const REGISTRY_DEADLINE: Duration = Duration::from_secs(10);
 /// A registry that is just being filled is given so long.
 const FIRST_WORKER: Duration = Duration::from_secs(10);
+/// How long the link is good for that is shown at the start.
+const VISIT: Duration = Duration::from_secs(2 * 3_600);
 /// A day.
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -124,6 +127,14 @@ impl ServeCommand {
                 .and_then(|tls| tls.notice(address))
                 .unwrap_or_default()
         );
+        // Shown to whoever sits there; other outputs are kept.
+        if std::io::stdout().is_terminal()
+            && let Some(secret) = entrance.for_a_visitor(VISIT)
+        {
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let own = browsable(address);
+            println!("With the key in it, for two hours: {scheme}://{own}/#key={secret}\n");
+        }
         let patience = Duration::from_secs(self.drain_timeout);
         let stopping = Arc::clone(&orchestrator);
         tokio::spawn(stop_on_signal(stopping, livekit, patience));

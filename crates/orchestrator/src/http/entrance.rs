@@ -66,6 +66,20 @@ impl Entrance {
         *self.door.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(door);
     }
 
+    /// A client secret for whoever is shown it, in the name of the first key; `None` where none is needed.
+    #[must_use]
+    pub fn for_a_visitor(&self, lasting: Duration) -> Option<String> {
+        let door = self.door();
+        let key = door.keys().first()?;
+        let secret = ClientSecret {
+            key: Some(key.name.clone()),
+            expires_at: unix_time() + lasting.as_secs(),
+            id: rand::random(),
+            session: Map::new(),
+        };
+        door.issue(&secret).ok()
+    }
+
     /// Judges pages by other rules from now on.
     pub fn replace_pages(&self, pages: Pages) {
         *self.pages.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pages);
