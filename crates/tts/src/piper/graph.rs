@@ -17,6 +17,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rten_onnx::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
+use super::intact;
+
 /// The encoder, as an ONNX file.
 pub(super) struct EncoderPart {
     pub onnx: Vec<u8>,
@@ -73,6 +75,7 @@ const FRAMEWISE: &[&str] = &[
 /// # Errors
 /// What was looked for in the graph and not found.
 pub(super) fn cut(onnx: &[u8]) -> Result<(EncoderPart, Vec<StagePart>), String> {
+    intact::check(onnx).map_err(|e| format!("not an ONNX file: {e}"))?;
     let model = ModelProto::parse_buf(onnx).map_err(|e| format!("not an ONNX file: {e}"))?;
     let graph = Graph::new(&model)?;
     let landmarks = Landmarks::find(&graph)?;

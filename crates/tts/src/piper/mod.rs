@@ -15,6 +15,8 @@ mod engine;
 #[cfg(feature = "espeak")]
 mod graph;
 #[cfg(feature = "espeak")]
+mod intact;
+#[cfg(feature = "espeak")]
 mod phonemes;
 #[cfg(feature = "espeak")]
 pub(crate) mod probe;
