@@ -36,19 +36,15 @@ const PROGRAM_PACKAGES: &str = "libasound2";
 
 /// Brings the stack up, talks through it, and takes it down. Where there is no engine it is told and left out.
 pub(crate) fn run(runner: &mut Runner, python: &Path, others: &[(&str, PathBuf)]) -> Outcome {
-    let mut missing = None;
-    let outcome = runner.timed(STEP, |runner| match Stack::new(runner, python, others) {
-        Ok(stack) => stack.try_out(),
+    let stack = match Stack::new(runner, python, others) {
+        Ok(stack) => stack,
         Err(reason) => {
-            missing = Some(reason);
-            Ok(())
+            println!("\n==> {STEP}\n    NOT CHECKED: {reason}");
+            runner.skipped(STEP);
+            return Ok(());
         }
-    });
-    if let Some(reason) = missing {
-        println!("    NOT CHECKED: {reason}");
-        runner.skipped(&format!("{STEP} (no engine)"));
-    }
-    outcome
+    };
+    runner.timed(STEP, |_| stack.try_out())
 }
 
 /// The task of its own: what the test needs, then the test.
