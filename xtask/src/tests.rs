@@ -53,6 +53,14 @@ const FAKETIME: Package = Package {
     zypper: "libfaketime",
     brew: "libfaketime",
 };
+/// Checks the rules that Prometheus is given.
+const PROMETHEUS: Package = Package {
+    apt: "prometheus",
+    dnf: "golang-github-prometheus",
+    pacman: "prometheus",
+    zypper: "golang-github-prometheus-prometheus",
+    brew: "prometheus",
+};
 /// Where the browser tests look for a browser.
 const BROWSERS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
 
@@ -156,10 +164,17 @@ fn tools(python: bool, node: bool) -> Outcome {
     if node && !browser {
         missing.push(&CHROMIUM);
     }
-    if missing.is_empty() {
-        return Ok(());
+    if !missing.is_empty() {
+        packages::install(&missing)?;
     }
-    packages::install(&missing)
+    // Not every system has it; a test that needs it says so and is skipped.
+    if python
+        && which("promtool").is_none()
+        && let Err(error) = packages::install(&[&PROMETHEUS])
+    {
+        println!("promtool is not here, so the rules for Prometheus are not checked: {error}");
+    }
+    Ok(())
 }
 
 fn has_venv() -> bool {
