@@ -58,6 +58,11 @@ def test_a_conversation_is_measured_and_nothing_of_it_is_told(url):
     assert more("duologue_worker_utterances_total") >= 1
     assert more("duologue_inference_wait_seconds_count", pool="ear") > 10
     assert more("duologue_reactor_lag_seconds_count") > 10
+    assert more("duologue_frame_lateness_seconds_count") > 10
+    assert more("duologue_transcription_real_time_factor_count") >= 1
+    assert more("duologue_received_bytes_total", transport="websocket") > 100_000
+    assert more("duologue_sent_bytes_total", transport="websocket") > 50_000
+    assert after["duologue_process_resident_bytes",] > 10_000_000
     assert after["duologue_models_resident",] >= 1
     assert "amiable" not in page(url).lower()
 

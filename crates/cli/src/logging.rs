@@ -5,7 +5,14 @@ use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use tracing_subscriber::{EnvFilter, reload};
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+/// What is logged unless it is said otherwise.
+const DEFAULT: &str = "info,llama-cpp-2=warn";
 
 /// Puts another filter in the place of the one that is in force.
 static CHANGE: OnceLock<Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>> =
@@ -32,7 +39,7 @@ pub struct LogOptions {
         long,
         global = true,
         env = "DUOLOGUE_LOG",
-        default_value = "info,llama-cpp-2=warn",
+        default_value = DEFAULT,
         value_name = "FILTER",
         help_heading = "Logs"
     )]
@@ -41,6 +48,15 @@ pub struct LogOptions {
     /// How log lines are written
     #[arg(long, global = true, env = "DUOLOGUE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty, help_heading = "Logs")]
     log_format: LogFormat,
+
+    /// Log what people and the assistant say, too, and what libraries log at `trace`. Sound is never logged
+    #[arg(
+        long,
+        global = true,
+        env = "DUOLOGUE_LOG_CONTENT",
+        help_heading = "Logs"
+    )]
+    log_content: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -56,28 +72,33 @@ impl LogOptions {
     pub fn start(&self) {
         let filter = EnvFilter::try_new(&self.log).unwrap_or_else(|error| {
             eprintln!("duologue: --log {:?}: {error}; using the default", self.log);
-            EnvFilter::new("info,llama-cpp-2=warn")
+            EnvFilter::new(DEFAULT)
         });
-        let lines = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+        let content = self.log_content;
+        let discreet = filter_fn(move |line| content || is_discreet(line));
+        let lines = fmt::layer()
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal());
-        match self.log_format {
-            LogFormat::Pretty => {
-                let lines = lines.with_target(false).with_filter_reloading();
-                keep(lines.reload_handle());
-                lines.init();
-            }
-            LogFormat::Json => {
-                let lines = lines.json().with_filter_reloading();
-                keep(lines.reload_handle());
-                lines.init();
-            }
-        }
+        let lines = match self.log_format {
+            LogFormat::Pretty => lines.with_target(false).boxed(),
+            LogFormat::Json => lines.json().boxed(),
+        };
+        let (filter, handle) = reload::Layer::<_, Registry>::new(filter);
+        let change = move |filter| handle.reload(filter).map_err(anyhow::Error::new);
+        let _ = CHANGE.set(Box::new(change));
+        tracing_subscriber::registry()
+            .with(lines.with_filter(filter.and(discreet)))
+            .init();
     }
 }
 
-fn keep<S: 'static>(handle: reload::Handle<EnvFilter, S>) {
-    let change = move |filter| handle.reload(filter).map_err(anyhow::Error::new);
-    let _ = CHANGE.set(Box::new(change));
+/// Whether a line holds nothing of what people say. Libraries write whole messages at `trace`, and what they write
+/// there nobody here has read.
+fn is_discreet(line: &Metadata<'_>) -> bool {
+    let (target, level) = (line.target(), line.level());
+    match target.split("::").next() {
+        Some("duologue") if target == "duologue::content" => false,
+        Some(root) => root.starts_with("duologue") || *level <= Level::DEBUG,
+        None => true,
+    }
 }

@@ -1,5 +1,6 @@
 //! `duologue`: talk to a machine that talks back.
 
+mod admin;
 mod bench;
 mod config;
 mod cpu;
@@ -21,6 +22,8 @@ mod size;
 #[cfg(feature = "sound-card")]
 mod sound_card;
 mod talk;
+mod top;
+mod traces;
 mod transcribe;
 mod worker;
 mod worker_tls;
@@ -60,6 +63,7 @@ enum Command {
     Health(health::HealthCommand),
     Replay(replay::ReplayCommand),
     Config(config::ConfigCommand),
+    Top(top::TopCommand),
 }
 
 fn main() -> ExitCode {
@@ -122,6 +126,7 @@ async fn run(command: Command, settings: Vec<Setting>) -> anyhow::Result<()> {
         Command::Health(command) => command.run().await,
         Command::Replay(command) => command.run(),
         Command::Config(command) => command.run(),
+        Command::Top(command) => command.run().await,
     }
 }
 

@@ -9,6 +9,7 @@
 mod exposition;
 mod metric;
 pub mod table;
+pub mod timeline;
 
 pub use exposition::{Exposition, NotInstalled};
 pub use metric::{Counter, Gauge, Held, Histogram, Kind, Metric};

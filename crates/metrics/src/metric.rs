@@ -55,6 +55,11 @@ impl Counter {
         metrics::counter!(self.0.name).increment(more);
     }
 
+    /// What it has come to, where somebody else counts.
+    pub fn reach(&self, total: u64) {
+        metrics::counter!(self.0.name).absolute(total);
+    }
+
     /// One more of a kind.
     pub fn count_for(&self, value: &'static str) {
         self.add_for(value, 1);

@@ -14,6 +14,8 @@ const PROMPT: &[f64] = &[
 const LOAD: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0];
 /// Seconds it takes to compute a second of sound.
 const FACTOR: &[f64] = &[0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0, 1.5, 2.0];
+/// Bytes of a session: from a few seconds of Opus to an hour of PCM in JSON.
+const BYTES: &[f64] = &[1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9];
 /// Lengths of sessions, in seconds.
 const LENGTH: &[f64] = &[
     5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 7_200.0,
@@ -42,7 +44,7 @@ metrics! {
     SESSIONS: Gauge = "duologue_sessions", "Sessions that are open.";
     #[label("transport", "`websocket`, `webrtc`, `livekit`")]
     SESSIONS_BEGUN: Counter = "duologue_sessions_begun_total", "Sessions that began.";
-    #[label("reason", "`client_closed`, `transport_lost`, `idle_timeout`, `max_duration`, `max_turns`, `overrun`")]
+    #[label("reason", "`client_closed`, `transport_lost`, `idle_timeout`, `max_duration`, `max_turns`, `shutdown`, `overrun`")]
     SESSIONS_ENDED: Counter = "duologue_sessions_ended_total", "Sessions that ended, by why.";
     #[label("reason", "`full`, `busy`, `stopping`, `voice`")]
     SESSIONS_REFUSED: Counter = "duologue_sessions_refused_total", "Clients that were refused: no slot is free, one more session would be too much, the server stops, no voice could be had.";
@@ -50,6 +52,12 @@ metrics! {
     REQUESTS_REFUSED: Counter = "duologue_requests_refused_total", "Requests that were refused: without a good key, from a page that may not, with too large a head, beyond what a key may have.";
     SESSION_SECONDS: Histogram(LENGTH) = "duologue_session_seconds", "How long sessions lasted.";
     SLOTS_FREE: Gauge = "duologue_slots_free", "Sessions that may still begin.";
+    #[label("transport", "`websocket`, `webrtc`")]
+    RECEIVED: Counter = "duologue_received_bytes_total", "Bytes that came from clients: messages of WebSockets, datagrams of calls.";
+    #[label("transport", "`websocket`, `webrtc`")]
+    SENT: Counter = "duologue_sent_bytes_total", "Bytes that went to clients, counted alike.";
+    SESSION_RECEIVED: Histogram(BYTES) = "duologue_session_received_bytes", "Bytes that came from one client in a session.";
+    SESSION_SENT: Histogram(BYTES) = "duologue_session_sent_bytes", "Bytes that went to one client in a session.";
 
     TURNS: Counter = "duologue_turns_total", "Messages of users.";
     INPUT_DISCARDED: Counter = "duologue_input_discarded_total", "What was taken for speech and had no words.";
@@ -74,6 +82,9 @@ metrics! {
     TRANSCRIPTION: Histogram(LATENCY) = "duologue_transcription_seconds", "Time in which a transcript was made, its wait for a thread included.";
     #[label("kind", "`empty`, `failed`")]
     TRANSCRIPTS_WITHOUT_WORDS: Counter = "duologue_transcripts_without_words_total", "Final transcripts that had no words (rejected ones are among them), or failed.";
+    #[label("reason", "`silence`, `no_speech`, `unsure`, `repetition`, `known_phrase`")]
+    TRANSCRIPTS_REJECTED: Counter = "duologue_transcripts_rejected_total", "Final transcripts that were thrown away as made up, by the mark they bore.";
+    TRANSCRIPTION_FACTOR: Histogram(FACTOR) = "duologue_transcription_real_time_factor", "Seconds it took to transcribe a second of sound, its wait for a thread included; final transcripts.";
     FIRST_TOKEN: Histogram(LATENCY) = "duologue_llm_first_token_seconds", "From a prompt to the language model's first text.";
     #[label("pool", "`ear`, `mind`")]
     POOL_WAIT: Histogram(PROMPT) = "duologue_inference_wait_seconds", "How long inference waited for a thread.";
@@ -81,6 +92,7 @@ metrics! {
     POOL_QUEUE: Gauge = "duologue_inference_queue", "Inference that waits for a thread.";
     REACTOR_LAG: Histogram(PROMPT) = "duologue_reactor_lag_seconds", "How late a timer of the async runtime fires.";
 
+    FRAME_LATENESS: Histogram(PROMPT) = "duologue_frame_lateness_seconds", "How late after its time a frame of a reply left.";
     UNDERRUNS: Counter = "duologue_playback_underruns_total", "Times that a reply's sound was not there when it was due.";
     VOICE_FAILOVERS: Counter = "duologue_voice_failovers_total", "Replies that went on with another voice worker.";
     VOICE_GAP: Histogram(LATENCY) = "duologue_voice_failover_gap_seconds", "Silence that a listener heard for it.";
@@ -95,6 +107,10 @@ metrics! {
     MODEL_LOAD: Histogram(LOAD) = "duologue_model_load_seconds", "Time in which a voice was loaded and warmed up.";
     MODEL_EVICTIONS: Counter = "duologue_model_evictions_total", "Voices dropped from memory.";
     MODELS_RESIDENT: Gauge = "duologue_models_resident", "Voices in memory.";
+
+    PROCESS_MEMORY: Gauge = "duologue_process_resident_bytes", "Memory of the process that is in RAM; Linux only, as those below.";
+    PROCESS_CPU: Counter = "duologue_process_cpu_seconds_total", "Whole seconds of CPU time that the process has taken.";
+    PROCESS_FILES: Gauge = "duologue_process_open_files", "Files and sockets that the process has open.";
 }
 
 /// The table as `docs/metrics.md` has it.

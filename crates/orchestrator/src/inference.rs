@@ -152,6 +152,8 @@ impl InferencePool {
                 queued: queue.jobs.len(),
             });
         }
+        // What the job logs belongs to whoever asked for it.
+        let span = tracing::Span::current();
         let number = queue.next;
         queue.next += 1;
         queue.jobs.push(Job {
@@ -161,7 +163,7 @@ impl InferencePool {
             run: Box::new(move || {
                 if !give.is_closed() {
                     // The receiver may have gone meanwhile; then nobody wants the result.
-                    let _ = give.send(job());
+                    let _ = give.send(span.in_scope(job));
                 }
             }),
         });

@@ -17,6 +17,8 @@ pub mod pressure;
 pub mod realtime;
 pub mod recording;
 pub mod routing;
+pub mod status;
+mod traffic;
 pub mod transport;
 pub mod voice;
 mod webrtc;

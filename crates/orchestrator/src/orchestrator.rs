@@ -21,6 +21,7 @@ use crate::livekit::LiveKitConfig;
 use crate::pressure::{Pressure, PressureLimits, Reason, Wait};
 use crate::realtime::{HEARING_RATE, SessionSettings, VoiceNames};
 use crate::recording::{RecordingConfig, SessionFile};
+use crate::status::Board;
 use crate::voice::{Purpose, VoiceChoice, VoiceError, VoiceSession};
 use crate::webrtc::WebRtc;
 
@@ -106,6 +107,7 @@ pub struct Orchestrator {
     shutdown: CancellationToken,
     draining: CancellationToken,
     journal: Option<Arc<dyn Journal>>,
+    board: Arc<Board>,
     voices: VoiceNames,
     webrtc: Option<WebRtc>,
     livekit: Option<LiveKitConfig>,
@@ -192,6 +194,7 @@ impl Orchestrator {
             shutdown,
             draining: CancellationToken::new(),
             journal: None,
+            board: Arc::default(),
             voices,
             webrtc: None,
             livekit: None,
@@ -219,6 +222,10 @@ impl Orchestrator {
     #[must_use]
     pub fn with_journal(self, journal: Option<Arc<dyn Journal>>) -> Self {
         Self { journal, ..self }
+    }
+
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     pub(crate) fn livekit(&self) -> Option<&LiveKitConfig> {

@@ -25,6 +25,7 @@ use crate::driver::Driver;
 use crate::http::{ApiError, Caller};
 use crate::orchestrator::{Admission, Which};
 use crate::realtime::{Dialect, EventError, apply_update, parse};
+use crate::traffic::Traffic;
 use crate::transport::{Backlog, Inbound, Outbound, Waiting};
 
 /// Largest message taken, bytes.
@@ -86,8 +87,8 @@ pub(crate) async fn connect(
                 if let Some(Err(error)) = preset.map(|session| driver.preset(&session)) {
                     tracing::warn!(%error, "settings of a client secret are not taken any more");
                 }
-                let reading = tokio::spawn(read(stream, to_session, caller));
-                let writing = tokio::spawn(write(sink, from_session, waiting));
+                let reading = tokio::spawn(read(stream, to_session, caller, driver.traffic()));
+                let writing = tokio::spawn(write(sink, from_session, waiting, driver.traffic()));
                 driver.run(from_client).await;
                 // What was queued is still sent; then the writer closes the socket, which ends the reader.
                 let _ = writing.await;
@@ -138,6 +139,7 @@ async fn read(
     mut stream: SplitStream<WebSocket>,
     to_session: mpsc::Sender<Inbound>,
     caller: Caller,
+    traffic: Arc<Traffic>,
 ) {
     let mut dropping = false;
     loop {
@@ -149,6 +151,7 @@ async fn read(
         if let Some(Ok(message)) = &message
             && let Some(bytes) = size(message)
         {
+            traffic.receive(bytes);
             let limited = caller.received(bytes);
             // Told once, until there is room again.
             let told = std::mem::replace(&mut dropping, limited.is_err());
@@ -206,6 +209,7 @@ async fn write(
     mut sink: SplitSink<WebSocket, Message>,
     mut from_session: mpsc::Receiver<Message>,
     waiting: Waiting,
+    traffic: Arc<Traffic>,
 ) {
     let mut pings = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -218,6 +222,7 @@ async fn write(
             break;
         };
         let bytes = counted(&message);
+        traffic.send(size(&message).unwrap_or(0));
         match tokio::time::timeout(SEND_DEADLINE, sink.send(message)).await {
             Ok(Ok(())) => waiting.take(bytes),
             Ok(Err(_)) | Err(_) => return,

@@ -4,6 +4,7 @@
 //! the documentation of the messages and of each call's errors.
 
 mod codec;
+pub mod trace_context;
 
 pub use generated::*;
 pub use server::tts_worker_server;

@@ -65,6 +65,10 @@ pub trait PeerHandler: Send {
     fn message(&mut self, text: &str) -> bool;
     /// A new estimate of how long after it was sent a frame is heard.
     fn output_delay(&mut self, delay: Duration);
+    /// A datagram of this size came. For who counts them.
+    fn received(&mut self, _bytes: usize) {}
+    /// A datagram of this size went.
+    fn sent(&mut self, _bytes: usize) {}
 }
 
 /// What a peer is told to do.
@@ -292,6 +296,7 @@ impl Peer {
                     let Some(datagram) = datagram else {
                         return Ok(PeerEnd::Failed);
                     };
+                    handler.received(datagram.bytes.len());
                     self.receive(&datagram)?;
                 }
                 command = commands.recv(), if self.closing.is_none() => {
@@ -446,6 +451,7 @@ impl Peer {
                     };
                     let way = self.whereabouts.instead_of(meant.remote, bytes);
                     let way = way.unwrap_or(meant);
+                    handler.sent(bytes.len());
                     self.membership
                         .send(way.protocol, way.local, way.remote, bytes);
                 }

@@ -24,6 +24,7 @@ mod refusal;
 mod schedule;
 mod service;
 mod sessions;
+mod trace;
 mod utterance;
 mod validate;
 mod voices;

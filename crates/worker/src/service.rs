@@ -9,7 +9,7 @@ use duologue_rpc::{
     AudioFormat, ControlAction, ControlRequest, ControlResponse, EndSessionRequest,
     EndSessionResponse, GetCapabilitiesRequest, GetCapabilitiesResponse, ListModelsRequest,
     ListModelsResponse, LoadModelRequest, LoadModelResponse, Model, StartSessionRequest,
-    StartSessionResponse, TextChunk, UnloadModelRequest, UnloadModelResponse,
+    StartSessionResponse, TextChunk, UnloadModelRequest, UnloadModelResponse, trace_context,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -21,6 +21,7 @@ use crate::model_manager::{ModelManager, VoiceState};
 use crate::outbox::{Frames, Outbox};
 use crate::refusal::Refusal;
 use crate::sessions::{Session, Sessions};
+use crate::trace::Trace;
 use crate::voices::VoiceEntry;
 use crate::{utterance, validate};
 
@@ -90,6 +91,7 @@ impl TtsWorker for Service {
     ) -> Result<Response<Frames>, Status> {
         let worker = &self.0;
         worker.check_open()?;
+        let trace = Trace::begin(&trace_context::extract(request.metadata()));
         // Answered before the first chunk is there, so that a client which waits for the response's headers
         // before it writes does not wait for ever.
         let outbox = Outbox::new(Duration::from_millis(worker.config.lead_ms.into()));
@@ -98,6 +100,7 @@ impl TtsWorker for Service {
             Arc::clone(worker),
             request.into_inner(),
             outbox,
+            trace,
         ));
         Ok(Response::new(frames))
     }

@@ -10,12 +10,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use duologue_metrics::table;
+use duologue_metrics::{table, timeline};
 use duologue_rpc::TextChunk;
 use duologue_tts::{FrameStream, Settings, Synthesizer, TtsError};
 use futures_util::future::OptionFuture;
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
+use tracing::{Instrument, Span};
 
 use crate::capabilities::Gauge;
 use crate::config::Timeouts;
@@ -26,6 +27,7 @@ use crate::pacing::FRAME;
 use crate::refusal::Refusal;
 use crate::service::Inner;
 use crate::sessions::Session;
+use crate::trace::Trace;
 use crate::validate::check_id;
 
 /// Frames computed before the engine thread is somebody else's: 100 ms.
@@ -35,16 +37,22 @@ const QUANTUM: usize = 5;
 const CANCEL_WAIT: Duration = Duration::from_millis(250);
 
 /// Says what comes on `input` into `outbox`, to its end.
-pub(crate) async fn run(worker: Arc<Inner>, input: Streaming<TextChunk>, outbox: Arc<Outbox>) {
+pub(crate) async fn run(
+    worker: Arc<Inner>,
+    input: Streaming<TextChunk>,
+    outbox: Arc<Outbox>,
+    trace: Trace,
+) {
     let ended = outbox.ended.clone();
     let spoken = tokio::select! {
         biased;
         // Drops all the utterance held; a computation under way has been told to stop.
         () = ended.cancelled() => return,
-        spoken = speak(&worker, input, &outbox) => spoken,
+        spoken = speak(&worker, input, &outbox, &trace) => spoken,
     };
     if let Err(status) = spoken {
         table::WORKER_FAILURES.count();
+        trace.failed(&status);
         outbox.end(Some(status));
     }
 }
@@ -53,6 +61,7 @@ async fn speak(
     worker: &Arc<Inner>,
     mut input: Streaming<TextChunk>,
     outbox: &Arc<Outbox>,
+    trace: &Trace,
 ) -> Result<(), Status> {
     let timeouts = worker.config.timeouts;
     let first = tokio::time::timeout(timeouts.text, input.message())
@@ -64,6 +73,25 @@ async fn speak(
         .map_err(input_error)?
         .ok_or(Refusal::NoFirstChunk)?;
     check_id("utterance_id", &first.utterance_id)?;
+    let span = tracing::error_span!(
+        "utterance",
+        session = first.session_id,
+        utterance = first.utterance_id
+    );
+    trace.is_of(&first.session_id, &first.utterance_id);
+    let said = say(worker, first, input, outbox, trace);
+    said.instrument(span).await
+}
+
+/// Says the utterance whose first text is here.
+async fn say(
+    worker: &Arc<Inner>,
+    first: TextChunk,
+    input: Streaming<TextChunk>,
+    outbox: &Arc<Outbox>,
+    trace: &Trace,
+) -> Result<(), Status> {
+    let timeouts = worker.config.timeouts;
     let session = worker.sessions.find(&first.session_id)?;
     outbox.open(&first.utterance_id, session.lead);
     begin(&session, outbox).await?;
@@ -82,7 +110,7 @@ async fn speak(
         outbox: Arc::clone(outbox),
         voicing: Some(Voicing {
             state: VoicingState::Closed(voice, session.settings.clone()),
-            effort: Effort::new(Arc::clone(&worker.figures)),
+            effort: Effort::new(Arc::clone(&worker.figures), trace.clone()),
             _session: session,
         }),
         job: None,
@@ -323,6 +351,7 @@ impl Voicing {
         finish: bool,
         outbox: &Outbox,
     ) -> Result<Said, TtsError> {
+        let _slice = timeline::slice("synthesize");
         let gauge = Arc::clone(&self.effort.gauge);
         let (said, took) = gauge.share(|| self.say(texts, finish, outbox));
         self.effort.computing += took;
@@ -365,6 +394,9 @@ impl Voicing {
 /// What an utterance costs, told when it is over however it ended.
 struct Effort {
     gauge: Arc<Gauge>,
+    trace: Trace,
+    /// The utterance's, for it may end on a thread that knows of none.
+    span: Span,
     asked_at: Option<Instant>,
     first_audio: Option<Duration>,
     computing: Duration,
@@ -372,9 +404,11 @@ struct Effort {
 }
 
 impl Effort {
-    fn new(gauge: Arc<Gauge>) -> Self {
+    fn new(gauge: Arc<Gauge>, trace: Trace) -> Self {
         Effort {
             gauge,
+            trace,
+            span: Span::current(),
             asked_at: None,
             first_audio: None,
             computing: Duration::ZERO,
@@ -387,6 +421,9 @@ impl Effort {
         self.frames += 1;
         if self.first_audio.is_none() {
             self.first_audio = self.asked_at.map(|asked| asked.elapsed());
+            if let Some(after) = self.first_audio {
+                self.trace.first_audio(after);
+            }
         }
     }
 }
@@ -399,6 +436,10 @@ impl Drop for Effort {
             table::WORKER_UTTERANCES.count();
             table::WORKER_FIRST_AUDIO.record(first_audio);
             table::WORKER_FACTOR.record_value(self.computing.div_duration_f64(sound));
+            self.trace.spoken(self.computing, sound);
+            let first_audio_ms = first_audio.as_millis() as u64;
+            self.span
+                .in_scope(|| tracing::debug!(first_audio_ms, ?sound, "spoken"));
             self.gauge.add(Spoken {
                 first_audio,
                 computing: self.computing,

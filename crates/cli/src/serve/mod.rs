@@ -75,6 +75,13 @@ impl ServeCommand {
     /// # Errors
     /// What could not be loaded, bound or reached.
     pub async fn run(self, settings: Vec<Setting>) -> anyhow::Result<()> {
+        let traces = self.traces.start("duologue")?;
+        let served = self.serve(settings).await;
+        traces.finish().await;
+        served
+    }
+
+    async fn serve(self, settings: Vec<Setting>) -> anyhow::Result<()> {
         let entrance = Arc::new(self.access.entrance(self.listen.ip())?);
         // Bound first: models take a while, and a taken port should not be found out after it.
         let listener = TcpListener::bind(self.listen).await.with_context(|| {
@@ -86,12 +93,13 @@ impl ServeCommand {
         let address = listener.local_addr()?;
         let tls = self.tls.open(address.ip(), &self.public_address)?;
         // From the start, so that the loads of models are in it.
+        let metrics = metrics::start()?;
         let private = match &self.access.metrics_listen {
             Some(listen) => {
-                metrics::serve(listen).await?;
+                metrics::serve(listen, metrics.clone()).await?;
                 axum::Router::new()
             }
-            None => metrics::start()?,
+            None => metrics::routes(metrics.clone()),
         };
         let webrtc = self.webrtc(address).await?;
         let livekit = self.livekit.config()?;
@@ -110,6 +118,10 @@ impl ServeCommand {
             .with_livekit(livekit.clone())
             .with_journal(journal);
         let orchestrator = Arc::new(orchestrator);
+        let told = Arc::clone(&orchestrator);
+        let status = axum::routing::get(move || async move { axum::Json(told.status()) });
+        let admin = metrics::routes(metrics).route("/status", status);
+        self.admin.serve(None, admin).await?;
         let (livekit, failure) = livekit
             .map(|config| self.livekit.start(config, Arc::clone(&orchestrator)))
             .unzip();

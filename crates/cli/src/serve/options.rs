@@ -9,10 +9,12 @@ use duologue_vad::EchoCancellation;
 
 use super::access::AccessOptions;
 use super::tls::TlsOptions;
+use crate::admin::AdminOptions;
 use crate::engines::DetectorChoice;
 use crate::livekit::LiveKitOptions;
 use crate::route::RoutingOptions;
 use crate::size;
+use crate::traces::TraceOptions;
 use crate::worker_tls::ReachOptions;
 
 /// Whether something is done.
@@ -183,6 +185,12 @@ pub struct ServeCommand {
 
     #[command(flatten)]
     pub(super) routing: RoutingOptions,
+
+    #[command(flatten)]
+    pub(super) traces: TraceOptions,
+
+    #[command(flatten)]
+    pub(super) admin: AdminOptions,
 
     /// Speech recognizer: the name of a Whisper voicepack
     #[arg(

@@ -45,7 +45,10 @@ impl WorkerCommand {
         } else if !self.devices().is_empty() {
             return supervisor::run(self.devices(), self.drain(), shutdown).await;
         }
-        self.serve(shutdown).await
+        let traces = self.traces.start("duologue-worker")?;
+        let served = self.serve(shutdown).await;
+        traces.finish().await;
+        served
     }
 
     /// Checks what the options say, and starts nothing.
@@ -72,10 +75,16 @@ impl WorkerCommand {
             format!("cannot listen on {listen}: is the address this machine's and the port free?")
         })?;
         let address = listener.local_addr()?;
-        if let Some(listen) = &self.metrics_listen {
-            let listen = with_port(listen, number)
-                .with_context(|| format!("--metrics-listen {listen:?}"))?;
-            metrics::serve(&listen).await?;
+        if self.metrics_listen.is_some() || self.admin.is_on() {
+            let exposition = metrics::start()?;
+            self.admin
+                .serve(number, metrics::routes(exposition.clone()))
+                .await?;
+            if let Some(listen) = &self.metrics_listen {
+                let listen = with_port(listen, number)
+                    .with_context(|| format!("--metrics-listen {listen:?}"))?;
+                metrics::serve(&listen, exposition).await?;
+            }
         }
         let registry = match &self.fleet.registry {
             Some(url) => Some((RedisRegistry::open(url)?, self.place(address, number)?)),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::devices::Device;
 use super::supervisor;
+use crate::admin::AdminOptions;
 use crate::size;
+use crate::traces::TraceOptions;
 use crate::worker_tls::WorkerTlsOptions;
 use clap::Args;
 use duologue_worker::{Timeouts, ToneConfig, WorkerConfig};
@@ -41,6 +43,12 @@ pub struct WorkerCommand {
     /// Address at which Prometheus finds `/metrics`; left out, nothing is measured
     #[arg(long, env = "DUOLOGUE_WORKER_METRICS_LISTEN", value_name = "ADDR")]
     pub(super) metrics_listen: Option<String>,
+
+    #[command(flatten)]
+    pub(super) traces: TraceOptions,
+
+    #[command(flatten)]
+    pub(super) admin: AdminOptions,
 
     /// Sessions at once; one more is refused
     #[arg(long, env = "DUOLOGUE_WORKER_MAX_SESSIONS", default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

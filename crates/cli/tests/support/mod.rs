@@ -26,6 +26,17 @@ impl Server {
         thinks: Duration,
         answer: impl Fn(&[Value]) -> String + Clone + Send + Sync + 'static,
     ) -> Self {
+        Self::started(&["--log", "warn"], |_| {}, options, thinks, answer).await
+    }
+
+    /// The same, that logs so, and is started as `prepare` makes it.
+    pub async fn started(
+        log: &[&str],
+        prepare: impl FnOnce(&mut Command),
+        options: &[&str],
+        thinks: Duration,
+        answer: impl Fn(&[Value]) -> String + Clone + Send + Sync + 'static,
+    ) -> Self {
         let model = Router::new().route(
             "/v1/chat/completions",
             post(move |Json(request): Json<Value>| async move {
@@ -43,8 +54,11 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let llm = format!("http://{}/v1", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, model).await });
-        let mut process = Command::new(env!("CARGO_BIN_EXE_duologue"))
-            .args(["--log", "warn", "serve", "--listen", "127.0.0.1:0"])
+        let mut command = Command::new(env!("CARGO_BIN_EXE_duologue"));
+        prepare(&mut command);
+        let mut process = command
+            .args(log)
+            .args(["serve", "--listen", "127.0.0.1:0"])
             .args(["--voice", "tone", "--vad", "light:2", "--no-end-of-turn"])
             .args(["--asr", "whisper-tiny.en", "--llm-model", "answers"])
             .args(["--llm-url", &llm])

@@ -1,5 +1,7 @@
 //! Does what the core says.
 
+use std::time::SystemTime;
+
 use duologue_rpc::ControlAction;
 use duologue_session::{Action, Event, Notice, ReplyId, State};
 use serde_json::json;
@@ -7,6 +9,9 @@ use serde_json::json;
 use super::Driver;
 use crate::mouth::time_of;
 use crate::transport::{Backlog, Outbound};
+
+/// Target of log lines that hold what people say. Whoever sets up the log leaves them out unless it is told otherwise.
+const CONTENT: &str = "duologue::content";
 
 impl<O: Outbound> Driver<O> {
     pub(super) fn perform(&mut self, action: Action) -> Result<(), Backlog> {
@@ -18,6 +23,7 @@ impl<O: Outbound> Driver<O> {
                 to,
                 kind,
             } => {
+                self.log_span.turn_is(turn);
                 self.transcribe(turn, revision, (from, to), kind);
             }
             Action::CancelTranscribe { turn, revision } => {
@@ -65,7 +71,8 @@ impl<O: Outbound> Driver<O> {
                     self.speech_began = self.wall();
                     self.encoder = None;
                 }
-                if !self.speaking.say(reply, text) {
+                let context = (clause == 0).then(|| self.trace.speaks(reply, SystemTime::now()));
+                if !self.speaking.say(reply, text, context) {
                     let message = "the model writes faster than the voice can take".into();
                     self.core
                         .handle(self.now(), Event::VoiceFailed { reply, message });
@@ -105,6 +112,7 @@ impl<O: Outbound> Driver<O> {
     pub(super) fn stop(&mut self, reply: ReplyId) -> Result<(), Backlog> {
         self.speaking.control(reply, ControlAction::Stop);
         self.speaking.stop(reply);
+        self.trace.spoken(reply, SystemTime::now());
         let sent = self.mouth.sent().filter(|(speaking, _)| *speaking == reply);
         if sent.is_some() {
             self.outbound.flush();
@@ -125,11 +133,15 @@ impl<O: Outbound> Driver<O> {
     pub(super) fn emit(&mut self, notice: Notice) -> Result<(), Backlog> {
         let at = self.now();
         self.measuring.notice(&notice, at);
+        log_content(&notice);
         match &notice {
             Notice::StateChanged { to, .. } => {
                 if *to != State::Ended {
                     self.thinking_now = *to == State::Thinking;
                 }
+                let (counters, underruns) = (self.core.counters(), self.mouth.underruns());
+                self.seen
+                    .state(*to, counters, underruns, self.speaking.worker());
                 let heard = matches!(to, State::Speaking | State::BargedIn);
                 let scale = self.orchestrator.config().speaking_threshold_scale;
                 self.hearing
@@ -156,6 +168,10 @@ impl<O: Outbound> Driver<O> {
             _ => {}
         }
         self.journal_change();
+        if let Notice::ReplyDone(outcome) = &notice {
+            let now = SystemTime::now();
+            self.trace.done(outcome.reply, &outcome.status, now);
+        }
         let replied = matches!(notice, Notice::ReplyDone(_));
         for event in self.scribe.write(notice, at, self.cause.as_deref()) {
             self.outbound.event(&event)?;
@@ -171,5 +187,18 @@ impl<O: Outbound> Driver<O> {
             Some(event) => self.outbound.event(&event),
             None => Ok(()),
         }
+    }
+}
+
+/// What was said, for a log that is asked to have it.
+fn log_content(notice: &Notice) {
+    match notice {
+        Notice::InputTranscriptCompleted { text, .. } => {
+            tracing::info!(target: CONTENT, text, "the user said");
+        }
+        Notice::ReplyDone(outcome) => {
+            tracing::info!(target: CONTENT, text = outcome.heard, "the assistant said");
+        }
+        _ => {}
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duologue_audio::pcm;
+use duologue_metrics::timeline;
 use duologue_session::Event;
 use duologue_vad::{
     Aggressiveness, CleanerConfig, EchoCancellation, EchoStatistics, GateConfig, GateStatistics,
@@ -91,6 +92,7 @@ struct Listened {
 
 impl Ear {
     fn listen(mut self, heard: &[f32], played: &[f32]) -> Listened {
+        let _slice = timeline::slice("listen");
         let mut events = Vec::new();
         let mut cleaned = Vec::new();
         let mut error = None;

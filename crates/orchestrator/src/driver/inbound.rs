@@ -1,6 +1,6 @@
 //! What the client says and sends, told to the core.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use duologue_audio::Resampler;
 use duologue_session::{Control, Event, ItemId, ReplyId};
@@ -96,6 +96,7 @@ impl<O: Outbound> Driver<O> {
             ClientEvent::CreateReply(request) => {
                 let patch = client::reply_patch(request, self.core.items())?;
                 self.timer.start(now);
+                self.trace.silent(SystemTime::now());
                 Event::CreateReply(patch)
             }
             ClientEvent::CancelReply(id) => {

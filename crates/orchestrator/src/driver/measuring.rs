@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use duologue_asr::{Reason, Transcript};
 use duologue_metrics::{Held, table};
 use duologue_session::{Counters, EndReason, Notice, ReplyStatus};
 
@@ -13,6 +14,8 @@ pub struct Measuring {
     began: Instant,
     /// When the present suspicion of an interruption arose.
     suspected: Option<Duration>,
+    /// Underruns that were counted.
+    underruns: u64,
 }
 
 impl Measuring {
@@ -23,6 +26,7 @@ impl Measuring {
             _open: table::SESSIONS.hold_for(transport),
             began: Instant::now(),
             suspected: None,
+            underruns: 0,
         }
     }
 
@@ -61,13 +65,45 @@ impl Measuring {
         }
     }
 
+    /// Frames of a reply leave at `now` that were due at `due`, by the wall; so often the listener has run dry so far.
+    pub fn frames_leave(&mut self, due: Option<Duration>, now: Duration, underruns: u64) {
+        // The first one of a reply has no time of its own: it is due when it is there.
+        if let Some(due) = due.filter(|due| !due.is_zero()) {
+            table::FRAME_LATENESS.record(now.saturating_sub(due));
+        }
+        table::UNDERRUNS.add(underruns - self.underruns);
+        self.underruns = underruns;
+    }
+
     /// The session is over.
-    pub fn end(&self, reason: EndReason, counters: Counters, underruns: u64) {
+    pub fn end(&self, reason: EndReason, counters: Counters) {
         table::SESSIONS_ENDED.count_for(names::end_reason(reason));
         table::SESSION_SECONDS.record(self.began.elapsed());
-        table::UNDERRUNS.add(underruns);
         let kept = counters.speculations_kept;
         table::SPECULATIONS.add_for("kept", kept);
         table::SPECULATIONS.add_for("wasted", counters.speculations.saturating_sub(kept));
+    }
+}
+
+/// A transcript of sound of a length took so long.
+pub fn transcribed(transcript: &Transcript, partial: bool, length: Duration, took: Duration) {
+    table::TRANSCRIPTION.record_for(if partial { "partial" } else { "final" }, took);
+    if partial {
+        return;
+    }
+    if !length.is_zero() {
+        table::TRANSCRIPTION_FACTOR.record_value(took.div_duration_f64(length));
+    }
+    if transcript.text.is_empty() {
+        table::TRANSCRIPTS_WITHOUT_WORDS.count_for("empty");
+    }
+    if let Some(junk) = &transcript.rejected {
+        table::TRANSCRIPTS_REJECTED.count_for(match junk.reason {
+            Reason::Silence => "silence",
+            Reason::NoSpeech => "no_speech",
+            Reason::Unsure => "unsure",
+            Reason::Repetition => "repetition",
+            Reason::KnownPhrase => "known_phrase",
+        });
     }
 }

@@ -10,6 +10,7 @@ mod core;
 mod hearing;
 mod inbound;
 mod journaling;
+mod log_span;
 mod loudspeaker;
 mod measuring;
 mod models;
@@ -17,10 +18,11 @@ mod outbound;
 mod speculating;
 mod thinking;
 mod turn_timer;
+mod turn_trace;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use duologue_asr::Cancel;
 use duologue_audio::Resampler;
@@ -43,15 +45,19 @@ use crate::realtime::{
     apply_update,
 };
 use crate::recording::Recorder;
+use crate::status::Place;
+use crate::traffic::Traffic;
 use crate::transport::{Backlog, Inbound, Outbound};
-use crate::voice::{Purpose, Speaking};
+use crate::voice::{Purpose, Speaking, Voiced};
 use turn_timer::TurnTimer;
+use turn_trace::{Thought, TurnTrace};
 
 use self::core::Core;
 use hearing::Hearing;
 pub use hearing::{Detector, HearingConfig};
 use inbound::STALL;
 use journaling::Past;
+use log_span::LogSpan;
 use measuring::Measuring;
 use outbound::Moved;
 use speculating::Speculating;
@@ -62,6 +68,16 @@ const FEEDBACK: usize = 256;
 const HEARING_TOLD: Duration = Duration::from_secs(5);
 /// Sound that may wait in the mouth before the voice has to.
 const MOUTHFUL: Duration = Duration::from_secs(10);
+
+/// What a session waits for.
+enum Came {
+    Message(Inbound),
+    Heard(Vec<Event>),
+    Report(Event),
+    Voiced(Voiced),
+    Time,
+    Shutdown,
+}
 
 /// One session.
 pub(crate) struct Driver<O> {
@@ -95,12 +111,20 @@ pub(crate) struct Driver<O> {
     moved: Option<Moved>,
     transcribing: HashMap<TurnId, Vec<(u32, Cancel)>>,
     thinking: Option<(ReplyId, CancellationToken)>,
+    /// What the model was asked last.
+    thought: Option<Arc<Thought>>,
     speculating: Option<Speculating>,
     preparing: CancellationToken,
     /// The client has told how late its sound is heard.
     delay_told: bool,
     timer: TurnTimer,
+    trace: TurnTrace,
     measuring: Measuring,
+    traffic: Arc<Traffic>,
+    /// What operators see of the session.
+    seen: Place,
+    /// The turn and the reply that log lines belong to.
+    log_span: LogSpan,
     timed_reply: Option<ReplyId>,
     feedback: mpsc::Sender<Event>,
     reports: mpsc::Receiver<Event>,
@@ -162,6 +186,11 @@ impl<O: Outbound> Driver<O> {
         let (feedback, reports) = mpsc::channel(FEEDBACK);
         let lead = outbound.lead();
         let measuring = Measuring::begin(outbound.transport());
+        let traffic = Arc::new(Traffic::new(outbound.transport()));
+        let seen = orchestrator
+            .board()
+            .enter(&seed, outbound.transport(), Arc::clone(&traffic));
+        let trace = TurnTrace::new(&seed, outbound.transport());
         let mut driver = Self {
             orchestrator: Arc::clone(orchestrator),
             _slot: slot,
@@ -190,11 +219,16 @@ impl<O: Outbound> Driver<O> {
             moved: None,
             transcribing: HashMap::new(),
             thinking: None,
+            thought: None,
             speculating: None,
             preparing: CancellationToken::new(),
             delay_told: false,
             timer: TurnTimer::default(),
+            trace,
             measuring,
+            traffic,
+            seen,
+            log_span: LogSpan::new(&seed),
             timed_reply: None,
             feedback,
             reports,
@@ -223,9 +257,14 @@ impl<O: Outbound> Driver<O> {
         Ok(())
     }
 
+    /// What counts the bytes of the client's connection.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+
     /// Holds the conversation to its end.
     pub async fn run(mut self, inbound: mpsc::Receiver<Inbound>) {
-        let span = tracing::info_span!("session", id = %self.seed);
+        let span = self.log_span.session().clone();
         async {
             tracing::info!("session begins");
             let reason = match self.converse(inbound).await {
@@ -253,7 +292,8 @@ impl<O: Outbound> Driver<O> {
                 recorder.finish().await;
             }
             let counters = self.core.counters();
-            self.measuring.end(reason, counters, self.mouth.underruns());
+            self.measuring.end(reason, counters);
+            self.trace.session_ends(SystemTime::now());
             let hearing = self.hearing.statistics();
             if let Some(gate) = hearing.gate {
                 tracing::info!(
@@ -306,31 +346,47 @@ impl<O: Outbound> Driver<O> {
             }
             let wake = self.wake_at();
             let listener = self.listener();
-            tokio::select! {
+            let came = tokio::select! {
                 message = inbound.recv(), if !self.hearing.is_behind() => {
-                    self.client_says(message.unwrap_or(Inbound::Gone))?;
+                    Came::Message(message.unwrap_or(Inbound::Gone))
                 }
-                heard = self.hearing.heard(), if self.hearing.is_listening() => {
-                    for event in heard {
-                        self.note_hearing(&event);
-                        self.tell(event)?;
-                    }
-                    self.tell_of_hearing()?;
+                heard = self.hearing.heard(), if self.hearing.is_listening() => Came::Heard(heard),
+                Some(event) = self.reports.recv() => Came::Report(event),
+                voiced = self.speaking.next(listener), if self.mouth.waiting() < MOUTHFUL => {
+                    Came::Voiced(voiced)
                 }
-                Some(event) = self.reports.recv() => {
-                    self.note_report(&event);
-                    self.tell(event)?;
-                }
-                voiced = self.speaking.next(listener), if self.mouth.waiting() < MOUTHFUL => self.voiced(voiced)?,
-                () = tokio::time::sleep_until(wake) => {
-                    self.fill_stall();
-                    self.tell(Event::Tick)?;
-                }
+                () = tokio::time::sleep_until(wake) => Came::Time,
                 () = shutdown.cancelled(), if !closing => {
                     closing = true;
-                    self.tell(Event::Shutdown)?;
+                    Came::Shutdown
                 }
+            };
+            let span = self.log_span.turn().clone();
+            span.in_scope(|| self.take(came))?;
+        }
+    }
+
+    /// Takes in what came. What is logged meanwhile belongs to the turn.
+    fn take(&mut self, came: Came) -> Result<(), Backlog> {
+        match came {
+            Came::Message(message) => self.client_says(message),
+            Came::Heard(heard) => {
+                for event in heard {
+                    self.note_hearing(&event);
+                    self.tell(event)?;
+                }
+                self.tell_of_hearing()
             }
+            Came::Report(event) => {
+                self.note_report(&event);
+                self.tell(event)
+            }
+            Came::Voiced(voiced) => self.voiced(voiced),
+            Came::Time => {
+                self.fill_stall();
+                self.tell(Event::Tick)
+            }
+            Came::Shutdown => self.tell(Event::Shutdown),
         }
     }
 
@@ -383,10 +439,13 @@ impl<O: Outbound> Driver<O> {
             while let Some(action) = self.core.poll() {
                 self.perform(action)?;
             }
-            let frames = self.mouth.due(self.wall());
+            let (due, wall) = (self.mouth.deadline(), self.wall());
+            let frames = self.mouth.due(wall);
             if frames.is_empty() {
                 return Ok(());
             }
+            self.measuring
+                .frames_leave(due, wall, self.mouth.underruns());
             self.send(&frames)?;
         }
     }

@@ -1,30 +1,41 @@
 //! Asks the models, and brings their answers back as events.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use duologue_asr::Cancel;
-use duologue_metrics::table;
+use duologue_metrics::{table, timeline};
 use duologue_session::{
     Event, Item, Modality, ReplyId, ReplyOptions, Role, Speculation, State, TranscribeKind, TurnId,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::speculating::{KEPT_BACK, Speculating};
 use super::turn_timer::Step;
-use super::{Driver, clock, thinking};
+use super::turn_trace::Thought;
+use super::{Driver, clock, measuring, thinking};
 use crate::inference::Priority;
 use crate::transport::Outbound;
 use crate::voice::VoiceChoice;
 
 impl<O: Outbound> Driver<O> {
     pub(super) fn note_hearing(&mut self, event: &Event) {
-        if let Event::Silence { since } = event
-            && self.mouth.sent().is_none_or(|_| self.mouth.finished())
-        {
+        let Event::Silence { since } = event else {
+            return;
+        };
+        self.trace.silent(self.system_time(*since));
+        if self.mouth.sent().is_none_or(|_| self.mouth.finished()) {
             self.timer.start(*since);
         }
+    }
+
+    /// The system's time at a past time of the session.
+    fn system_time(&self, at: Duration) -> SystemTime {
+        let now = SystemTime::now();
+        now.checked_sub(self.now().saturating_sub(at))
+            .unwrap_or(now)
     }
 
     pub(super) fn transcribe(
@@ -48,6 +59,9 @@ impl<O: Outbound> Driver<O> {
             .entry(turn)
             .or_default()
             .push((revision, cancel.clone()));
+        if !partial {
+            self.trace.asks_transcript(SystemTime::now());
+        }
         let recognizer = Arc::clone(&engines.recognizer);
         let priority = if partial {
             Priority::Background
@@ -55,7 +69,9 @@ impl<O: Outbound> Driver<O> {
             Priority::Conversation
         };
         let flag = cancel.clone();
+        let length = clock::length(sound.len() as u64);
         let job = engines.mind.submit(priority, move || {
+            let _slice = timeline::slice("transcribe");
             recognizer.transcribe(&sound, &options, &flag)
         });
         let asked = Instant::now();
@@ -63,12 +79,8 @@ impl<O: Outbound> Driver<O> {
             let message = match job {
                 Ok(job) => match job.await {
                     Ok(Ok(transcript)) => {
+                        measuring::transcribed(&transcript, partial, length, asked.elapsed());
                         let text = transcript.text;
-                        let kind = if partial { "partial" } else { "final" };
-                        table::TRANSCRIPTION.record_for(kind, asked.elapsed());
-                        if text.is_empty() && !partial {
-                            table::TRANSCRIPTS_WITHOUT_WORDS.count_for("empty");
-                        }
                         return Some(if partial {
                             Event::Partial {
                                 turn,
@@ -108,9 +120,10 @@ impl<O: Outbound> Driver<O> {
         };
         let from = to.saturating_sub(clock::length(duologue_vad::EndOfTurn::WINDOW as u64));
         let sound = self.hearing.sound(from, self.now());
-        let job = engines
-            .mind
-            .submit(Priority::Conversation, move || model.probability(&sound));
+        let job = engines.mind.submit(Priority::Conversation, move || {
+            let _slice = timeline::slice("judge end of turn");
+            model.probability(&sound)
+        });
         self.report(async move {
             match job.ok()?.await {
                 Ok(Ok(probability)) => Some(Event::EndOfTurn {
@@ -133,12 +146,13 @@ impl<O: Outbound> Driver<O> {
     /// Brings an event about later.
     pub(super) fn report(&self, event: impl Future<Output = Option<Event>> + Send + 'static) {
         let feedback = self.feedback.clone();
-        tokio::spawn(async move {
+        let told = async move {
             if let Some(event) = event.await {
                 // A closed channel: the session is over.
                 let _ = feedback.send(event).await;
             }
-        });
+        };
+        tokio::spawn(told.in_current_span());
     }
 
     pub(super) fn note_report(&mut self, event: &Event) {
@@ -147,12 +161,14 @@ impl<O: Outbound> Driver<O> {
             Event::Transcript { turn, text, .. } => {
                 self.transcribing.remove(turn);
                 self.timer.reach(Step::Transcript, now);
+                self.trace.transcribed(SystemTime::now());
                 if !text.is_empty() && self.core.next_config().speculation == Speculation::Off {
                     // While the end of the turn is still judged, the model can read the question.
                     self.prepare(Some(text.clone()));
                 }
             }
             Event::Partial { .. } | Event::TranscriptFailed { .. } => {}
+            Event::EndOfTurn { probability, .. } => self.trace.judged(*probability),
             Event::ReplyText { reply, .. } if self.timed_reply == Some(*reply) => {
                 self.timer.reach(Step::FirstClause, now);
             }
@@ -182,6 +198,11 @@ impl<O: Outbound> Driver<O> {
             Some(begun) => begun.release(self.feedback.clone()),
             None => self.think(reply, history, options, self.feedback.clone()),
         };
+        if let Some(thought) = self.thought.clone() {
+            let now = SystemTime::now();
+            let trace = self.trace.decided(reply, speculated, thought, now);
+            self.log_span.reply_is(reply, trace);
+        }
         self.thinking = Some((reply, cancel));
     }
 
@@ -194,31 +215,31 @@ impl<O: Outbound> Driver<O> {
     }
 
     fn think(
-        &self,
+        &mut self,
         reply: ReplyId,
         history: &[Item],
         options: &ReplyOptions,
         events: mpsc::Sender<Event>,
     ) -> CancellationToken {
         let cancel = CancellationToken::new();
+        let thought = Thought::new(SystemTime::now());
+        self.thought = Some(Arc::clone(&thought));
         // What the model keeps of the conversation stays, whatever it is asked beside.
         let aside = aside(&self.seed);
         let conversation = match options.in_conversation {
             true => &self.seed,
             false => &aside,
         };
-        tokio::spawn(thinking::think(
+        let thought = thinking::think(
             Arc::clone(&self.orchestrator.engines().chat),
             thinking::chat_request(conversation, history, options),
             reply,
-            options.modality,
-            self.settings
-                .language
-                .clone()
-                .unwrap_or_else(|| "en".into()),
+            thinking::speakable(options.modality, self.settings.language.as_deref()),
             cancel.clone(),
             events,
-        ));
+            thought,
+        );
+        tokio::spawn(thought.in_current_span());
         cancel
     }
 
@@ -241,7 +262,8 @@ impl<O: Outbound> Driver<O> {
         let request = thinking::chat_request(&self.seed, &history, &self.core.config().reply);
         let chat = Arc::clone(&self.orchestrator.engines().chat);
         let cancel = self.preparing.clone();
-        tokio::spawn(async move { chat.prepare(&request, cancel).await });
+        let prepared = async move { chat.prepare(&request, cancel).await };
+        tokio::spawn(prepared.in_current_span());
     }
 }
 

@@ -1,9 +1,9 @@
 //! What the voice made, sent to the client when it is due.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use duologue_audio::Frame;
-use duologue_metrics::table;
+use duologue_metrics::{table, timeline};
 use duologue_rpc::AudioFrame;
 use duologue_session::{Event, ReplyId, WordMark};
 use serde_json::json;
@@ -68,6 +68,7 @@ impl<O: Outbound> Driver<O> {
                 None => Ok(()),
             },
             Voiced::Ended(reply) => {
+                self.trace.spoken(reply, SystemTime::now());
                 self.mouth.complete(reply);
                 self.tell(Event::AudioEnded { reply })
             }
@@ -104,6 +105,7 @@ impl<O: Outbound> Driver<O> {
         }
         if self.timed_reply == Some(reply) {
             self.timer.reach(Step::FirstAudio, self.now());
+            self.trace.first_audio(reply, SystemTime::now());
         }
         let words = frame
             .words
@@ -166,10 +168,15 @@ impl<O: Outbound> Driver<O> {
         self.core.handle(self.now(), Event::Sent { reply, samples });
         if self.timed_reply == Some(reply) {
             self.timer.reach(Step::Sent, self.now());
+            self.trace.first_sent(reply, SystemTime::now());
             if let Some(figures) = self.timer.finish() {
                 table::VOICE_TO_VOICE.record(figures.voice_to_voice);
+                self.seen.answered(figures.voice_to_voice);
+                let now = SystemTime::now();
+                let since = now.checked_sub(figures.voice_to_voice).unwrap_or(now);
                 for (step, after) in &figures.steps {
                     table::TURN_STEP.record_for(step.name(), *after);
+                    timeline::step(&self.seed, step.name(), since, since + *after);
                 }
                 let mut figures = figures.to_json();
                 figures["response_id"] = json!(self.scribe.response_id(reply));

@@ -1,7 +1,7 @@
 //! A reply on its way from the model to the session: text in pieces, made speakable, clause by clause.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use duologue_llm::speakable::{Clause as Spoken, ClauseRules, Speakable};
 use duologue_llm::{
@@ -15,6 +15,8 @@ use duologue_session::{
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use super::turn_trace::Thought;
 
 /// What the model is asked, from the conversation as the core tells it.
 #[must_use]
@@ -92,21 +94,39 @@ fn add_item(messages: &mut Vec<Message>, item: &Item) {
     }
 }
 
+/// What makes a reply speakable; `None` where it is only written.
+#[must_use]
+pub fn speakable(modality: Modality, language: Option<&str>) -> Option<Speakable> {
+    match modality {
+        Modality::Audio => {
+            let language = language.unwrap_or("en");
+            Some(Speakable::new(language, ClauseRules::default()))
+        }
+        Modality::Text => None,
+    }
+}
+
 /// Streams a reply into the session. Ends early when `cancel` is set or nobody listens.
 pub async fn think(
     chat: Arc<dyn ChatModel>,
     request: ChatRequest,
     reply: ReplyId,
-    modality: Modality,
-    language: String,
+    mut clauses: Option<Speakable>,
     cancel: CancellationToken,
     events: mpsc::Sender<Event>,
+    thought: Arc<Thought>,
 ) {
-    let mut clauses = match modality {
-        Modality::Audio => Some(Speakable::new(&language, ClauseRules::default())),
-        Modality::Text => None,
-    };
-    let outcome = stream(chat, request, reply, &mut clauses, &cancel, &events).await;
+    let outcome = stream(
+        chat,
+        request,
+        reply,
+        &mut clauses,
+        &cancel,
+        &events,
+        &thought,
+    )
+    .await;
+    thought.ends(SystemTime::now());
     let last = match outcome {
         Ok(Some((finish, usage))) => Event::ReplyEnded {
             reply,
@@ -130,6 +150,7 @@ async fn stream(
     clauses: &mut Option<Speakable>,
     cancel: &CancellationToken,
     events: &mpsc::Sender<Event>,
+    thought: &Thought,
 ) -> Result<Option<(Finish, Usage)>, LlmError> {
     let asked = Instant::now();
     let mut answered = false;
@@ -147,6 +168,7 @@ async fn stream(
         };
         if matches!(delta, Some(Ok(_))) && !std::mem::replace(&mut answered, true) {
             table::FIRST_TOKEN.record(asked.elapsed());
+            thought.begins(SystemTime::now());
         }
         match delta {
             Some(Ok(Delta::Text(text))) => {

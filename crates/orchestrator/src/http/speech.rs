@@ -145,7 +145,7 @@ impl Recital {
         let mut silent = true;
         for piece in pieces.filter(|piece| !piece.trim().is_empty()) {
             silent = false;
-            if !self.speaking.say(TEXT, piece) {
+            if !self.speaking.say(TEXT, piece, None) {
                 return Err(ApiError::invalid(
                     "input",
                     "input has too many sentences to speak at once",
@@ -154,7 +154,7 @@ impl Recital {
         }
         if silent {
             // An utterance without words is silent, and has an end all the same.
-            self.speaking.say(TEXT, String::new());
+            self.speaking.say(TEXT, String::new(), None);
         }
         self.speaking.end(TEXT);
         Ok(())

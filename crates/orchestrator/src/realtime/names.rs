@@ -2,7 +2,7 @@
 
 use duologue_session::{EndReason, ErrorCode, Evidence, State};
 
-pub(super) fn state(state: State) -> &'static str {
+pub(crate) fn state(state: State) -> &'static str {
     match state {
         State::WaitingForInput => "waiting_for_input",
         State::Listening => "listening",

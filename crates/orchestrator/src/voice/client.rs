@@ -6,12 +6,14 @@ use duologue_rpc::tts_worker_client::TtsWorkerClient;
 use duologue_rpc::{
     AudioFrame, ControlAction, ControlRequest, EndSessionRequest, GetCapabilitiesRequest,
     GetCapabilitiesResponse, ListModelsRequest, LoadModelRequest, Model, StartSessionRequest,
-    TextChunk, VoiceSettings,
+    TextChunk, VoiceSettings, trace_context,
 };
+use opentelemetry::Context;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Request};
+use tracing::Instrument;
 
 use crate::fleet::Slot;
 
@@ -232,6 +234,12 @@ impl VoiceSession {
     /// the receiver stops it.
     #[must_use]
     pub fn speak(&self, utterance: &str) -> Utterance {
+        self.speak_within(utterance, &Context::new())
+    }
+
+    /// As [`speak`](Self::speak), with the worker's spans below that of `trace`.
+    #[must_use]
+    pub fn speak_within(&self, utterance: &str, trace: &Context) -> Utterance {
         let (text, mut pieces) = mpsc::channel::<String>(QUEUE);
         let (to_worker, chunks) = mpsc::channel(QUEUE);
         let (to_session, frames) = mpsc::channel(QUEUE);
@@ -250,13 +258,16 @@ impl VoiceSession {
             }
         });
         let mut client = self.client.clone();
-        tokio::spawn(async move {
-            let result = forward(&mut client, chunks, &to_session).await;
+        let mut request = Request::new(ReceiverStream::new(chunks));
+        trace_context::inject(trace, request.metadata_mut());
+        let forwarded = async move {
+            let result = forward(&mut client, request, &to_session).await;
             if let Err(error) = result {
                 // A closed channel: the session stopped this utterance and wants no news of it.
                 let _ = to_session.send(Err(error)).await;
             }
-        });
+        };
+        tokio::spawn(forwarded.in_current_span());
         Utterance { text, frames }
     }
 
@@ -310,11 +321,11 @@ pub struct Utterance {
 
 async fn forward(
     client: &mut TtsWorkerClient<Channel>,
-    chunks: mpsc::Receiver<TextChunk>,
+    request: Request<ReceiverStream<TextChunk>>,
     to_session: &mpsc::Sender<Result<AudioFrame, VoiceError>>,
 ) -> Result<(), VoiceError> {
     // The worker answers once it has the first chunk, so this waits for text as well as for the worker.
-    let call = client.synthesize(ReceiverStream::new(chunks));
+    let call = client.synthesize(request);
     let mut stream = tokio::select! {
         answer = call => answer.map_err(of_session)?.into_inner(),
         () = to_session.closed() => return Ok(()),

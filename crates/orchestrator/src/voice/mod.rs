@@ -8,4 +8,4 @@ mod watch;
 
 pub use client::{Utterance, VoiceChoice, VoiceClient, VoiceError, VoiceSession, why};
 pub use reach::{Reach, ReachError};
-pub(crate) use speaking::{Listener, Purpose, Speaking, Voiced};
+pub(crate) use speaking::{Listener, Purpose, Speaking, Voiced, utterance_id};

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use duologue_rpc::{AudioFrame, ControlAction};
 use duologue_session::ReplyId;
+use opentelemetry::Context;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::script::{Cut, Script};
 use super::watch::{Patience, Watch};
@@ -105,6 +107,7 @@ struct Current {
     breaks: usize,
     /// No attempt is made before.
     not_before: Duration,
+    trace: Context,
 }
 
 struct Started {
@@ -162,6 +165,11 @@ impl Speaking {
         }
     }
 
+    /// The worker that speaks, where a session with it is open.
+    pub fn worker(&self) -> Option<&str> {
+        self.session.as_ref().map(|session| session.worker())
+    }
+
     /// Takes another voice for what is said from now on.
     pub fn choose(&mut self, choice: VoiceChoice) {
         self.choice = choice;
@@ -174,7 +182,8 @@ impl Speaking {
     }
 
     /// Adds text to a reply; the first begins it. `false`: the voice is too far behind to take more.
-    pub fn say(&mut self, reply: ReplyId, text: String) -> bool {
+    /// `trace`, with the first text, is the span that the workers' belong to.
+    pub fn say(&mut self, reply: ReplyId, text: String, trace: Option<Context>) -> bool {
         if self.current(reply).is_none() {
             self.leave_stand_in();
             self.current = Some(Current {
@@ -189,6 +198,7 @@ impl Speaking {
                 attempts: 0,
                 breaks: 0,
                 not_before: Duration::ZERO,
+                trace: trace.unwrap_or_default(),
             });
         }
         if let Some(current) = self.current(reply) {
@@ -239,11 +249,12 @@ impl Speaking {
         current.watch.hold(now, current.held);
         if let Some(started) = &current.started {
             let call = started.session.control(&utterance_id(reply), action);
-            tokio::spawn(async move {
+            let told = async move {
                 if let Err(error) = call.await {
                     tracing::debug!(%error, ?action, "a voice did not take a control");
                 }
-            });
+            };
+            tokio::spawn(told.in_current_span());
         }
     }
 
@@ -482,7 +493,8 @@ impl Speaking {
             let Some(session) = &self.session else {
                 return self.open(Why::Wanted, Vec::new());
             };
-            let Utterance { text, frames } = session.speak(&utterance_id(current.reply));
+            let Utterance { text, frames } =
+                session.speak_within(&utterance_id(current.reply), &current.trace);
             current.started = Some(Started {
                 text: Some(text),
                 frames,
@@ -584,7 +596,8 @@ async fn open_quickly(
     Err(failed.unwrap_or_else(|| VoiceError::Worker("no worker was tried".into())))
 }
 
-fn utterance_id(reply: ReplyId) -> String {
+/// The name by which a worker knows a reply.
+pub(crate) fn utterance_id(reply: ReplyId) -> String {
     format!("reply-{reply}")
 }
 

@@ -13,6 +13,7 @@ use super::CallHandle;
 use crate::Orchestrator;
 use crate::driver::Driver;
 use crate::realtime::parse;
+use crate::traffic::Traffic;
 use crate::transport::{Backlog, Inbound, Outbound};
 
 /// Events and frames that may wait for the session. Sound is dropped before events are; a client that fills it
@@ -50,6 +51,7 @@ pub(super) fn start(
     let handler = Handler {
         to_session,
         dropped: 0,
+        traffic: driver.traffic(),
     };
     tokio::spawn(async move {
         let connection = tokio::spawn(peer.run(handler, commands));
@@ -71,6 +73,7 @@ pub(super) fn start(
 struct Handler {
     to_session: mpsc::Sender<Inbound>,
     dropped: u64,
+    traffic: Arc<Traffic>,
 }
 
 impl Handler {
@@ -116,6 +119,14 @@ impl PeerHandler for Handler {
 
     fn output_delay(&mut self, delay: Duration) {
         self.tell(Inbound::OutputDelay(delay));
+    }
+
+    fn received(&mut self, bytes: usize) {
+        self.traffic.receive(bytes);
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.traffic.send(bytes);
     }
 }
 

@@ -228,7 +228,7 @@ async fn listen(fleet: Fleet) -> Heard {
     let session = fleet.open(wanted, "s".into(), purpose.lead).await.unwrap();
     let mut speaking = Speaking::new(fleet, "s", session, purpose);
     for text in TEXT {
-        assert!(speaking.say(REPLY, text.into()));
+        assert!(speaking.say(REPLY, text.into(), None));
     }
     speaking.end(REPLY);
     let mut heard = Heard::default();
@@ -386,7 +386,7 @@ async fn when_nobody_is_left_the_reply_fails_with_the_first_reason() {
         .unwrap();
     let nobody = Fleet::of([("w".to_owned(), VoiceClient::new(gone))]);
     let mut speaking = Speaking::new(nobody, "s", session, Purpose::LISTENER);
-    assert!(speaking.say(REPLY, TEXT[0].into()));
+    assert!(speaking.say(REPLY, TEXT[0].into(), None));
     speaking.end(REPLY);
     let failed = loop {
         let listener = Listener {

@@ -1,0 +1,52 @@
+//! Bytes that one client's connection carries, counted while it lives.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use duologue_metrics::table;
+
+/// Counts one connection. What it came to is recorded when the last holder drops it.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    transport: &'static str,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Traffic {
+    /// Nothing yet, over this transport.
+    pub fn new(transport: &'static str) -> Self {
+        Self {
+            transport,
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes came.
+    pub fn receive(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        table::RECEIVED.add_for(self.transport, bytes);
+    }
+
+    /// Bytes went.
+    pub fn send(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+        table::SENT.add_for(self.transport, bytes);
+    }
+
+    /// Bytes that came and that went.
+    pub fn so_far(&self) -> (u64, u64) {
+        let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (now(&self.received), now(&self.sent))
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        let (received, sent) = self.so_far();
+        table::SESSION_RECEIVED.record_value(received as f64);
+        table::SESSION_SENT.record_value(sent as f64);
+    }
+}
