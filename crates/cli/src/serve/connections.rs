@@ -19,10 +19,11 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a client may take for the head of a request, and be silent between two.
+/// How long a client may take for its first byte, and then for the head of a request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(20);
 /// File descriptors that are wanted; a system may allow fewer.
 const WANTED: u64 = 65_536;
@@ -80,13 +81,7 @@ where
             let place = Arc::clone(&room).acquire_owned().await.ok()?;
             // This one logs failures and goes on after them.
             let (stream, from) = listener.accept().await;
-            Some((
-                Counted {
-                    stream,
-                    _place: place,
-                },
-                from,
-            ))
+            Some((Counted::new(stream, place, HEAD_DEADLINE), from))
         };
         let accepted = tokio::select! {
             accepted = accepted => accepted,
@@ -146,7 +141,19 @@ async fn answer<I>(
 /// A connection and its place, which is free again once the connection is closed, also after an upgrade.
 struct Counted<I> {
     stream: I,
+    /// When its first byte must have come; `None`: it has. Hyper's own deadline begins with it.
+    first: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
+}
+
+impl<I> Counted<I> {
+    fn new(stream: I, place: OwnedSemaphorePermit, deadline: Duration) -> Self {
+        Self {
+            stream,
+            first: Some(Box::pin(tokio::time::sleep(deadline))),
+            _place: place,
+        }
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
@@ -155,7 +162,15 @@ impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.first = None;
+        } else if let Some(first) = &mut self.first
+            && first.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 
@@ -251,6 +266,8 @@ mod tests {
             let from = SocketAddr::from(([127, 0, 0, 1], 1));
             let stop = CancellationToken::new();
             let deadline = Duration::from_millis(50);
+            let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+            let far = Counted::new(far, place, deadline);
             let answering = tokio::spawn(answer(far, from, Router::new(), deadline, stop));
             let (mut reader, mut writer) = tokio::io::split(near);
             writer.write_all(said).await.unwrap();
