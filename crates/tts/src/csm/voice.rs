@@ -32,8 +32,9 @@ pub(super) struct Base {
 }
 
 /// Bases in memory, so that adapters find theirs. A base lives as long as a voice on it does.
-static BASES: LazyLock<Mutex<HashMap<(PathBuf, DeviceChoice), Weak<Base>>>> =
-    LazyLock::new(Mutex::default);
+static BASES: LazyLock<Mutex<Bases>> = LazyLock::new(Mutex::default);
+/// By their folder and device.
+type Bases = HashMap<(PathBuf, DeviceChoice), Weak<Base>>;
 
 /// A loaded voice.
 pub(super) struct Csm(pub(super) Arc<Shared>);
