@@ -44,6 +44,11 @@ impl Reach {
     /// # Errors
     /// [`ReachError::Certificates`].
     pub fn over_tls(authority: &str, identity: Option<(&str, &str)>) -> Result<Self, ReachError> {
+        // Without any, nobody would be believed, and only be told so at the first worker.
+        if !authority.contains("-----BEGIN CERTIFICATE-----") {
+            let why = "the authority's file holds no certificate";
+            return Err(ReachError::Certificates(why.to_owned()));
+        }
         let mut tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(authority))
             .timeout(HANDSHAKE);
