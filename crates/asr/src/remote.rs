@@ -240,7 +240,7 @@ fn wav(audio: &[f32]) -> Vec<u8> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -250,16 +250,21 @@ mod tests {
         let url = format!("http://{}/v1/", listener.local_addr().unwrap());
         let served = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut sent = Vec::new();
-            let mut piece = [0; 4_096];
-            while !sent.ends_with(b"--\r\n") {
-                let read = stream.read(&mut piece).unwrap();
-                sent.extend(&piece[..read]);
-            }
+            let sent = whole_request(&mut stream);
             stream.write_all(answer.as_bytes()).unwrap();
             sent
         });
         (url, served)
+    }
+
+    fn whole_request(stream: &mut TcpStream) -> Vec<u8> {
+        let mut sent = Vec::new();
+        let mut piece = [0; 4_096];
+        while !sent.ends_with(b"--\r\n") {
+            let read = stream.read(&mut piece).unwrap();
+            sent.extend(&piece[..read]);
+        }
+        sent
     }
 
     fn asked(url: String, cancel: &Cancel) -> Result<Transcript, AsrError> {
@@ -323,6 +328,8 @@ mod tests {
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let served = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
+            // Whoever is answered before all was sent may take that for a failure.
+            whole_request(&mut stream);
             let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{\"text\": \"";
             stream.write_all(head.as_bytes()).unwrap();
             let mut sent = 0;

@@ -216,6 +216,7 @@ async fn hosts_that_lose_each_other_go_on_with_what_they_have_and_find_each_othe
             "--asr",
             "whisper-tiny.en",
             "--no-webrtc",
+            "--allow-anyone",
             "--llm-model",
             "answers",
             "--llm-url",
