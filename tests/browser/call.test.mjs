@@ -108,7 +108,9 @@ test("@openai/agents-realtime talks over WebRTC with nothing changed but its add
         session.on("error", (error) => errors.push(JSON.stringify(error)));
         const events = [];
         transport.on("*", (event) => events.push(event));
-        await session.connect({ apiKey: "ek_any", model: "duologue" });
+        const asked = { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" };
+        const secret = await (await fetch(`${base}v1/realtime/client_secrets`, asked)).json();
+        await session.connect({ apiKey: secret.value, model: "duologue" });
         const find = (type) => events.find((event) => event.type === type);
         while (!find("output_audio_buffer.stopped")) await new Promise((resolve) => setTimeout(resolve, 50));
         await new Promise((resolve) => setTimeout(resolve, 500));

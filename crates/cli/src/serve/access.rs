@@ -34,7 +34,7 @@ pub struct AccessOptions {
     #[arg(long, env = "DUOLOGUE_SIGNING_SECRET_FILE", value_name = "FILE")]
     signing_secret_file: Option<PathBuf>,
 
-    /// Sites whose pages may talk to this server and read its answers, separated by commas: https://app.example.org;
+    /// Sites whose pages may talk to this server and read its answers, separated by commas: `https://app.example.org`;
     /// `*` is every site, which takes a key
     #[arg(
         long,
