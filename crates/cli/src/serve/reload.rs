@@ -158,8 +158,8 @@ impl Reloading {
 
 /// Names of the options whose values differ.
 fn changed<'s>(before: &[Setting], after: &'s [Setting]) -> Vec<&'s str> {
-    let values = |settings: &'s [Setting]| settings.iter();
-    values(after)
+    after
+        .iter()
         .filter(|setting| {
             let old = before.iter().find(|old| old.name == setting.name);
             old.is_none_or(|old| old.values != setting.values)
