@@ -64,6 +64,16 @@ fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// A worker that takes whoever shows a certificate of the authority `ours`.
+async fn worker_for_our_own(folder: &Folder) -> Process {
+    let options = [
+        ["--tls-cert", &folder.text("worker.pem")],
+        ["--tls-key", &folder.text("worker.key")],
+        ["--client-ca", &folder.text("ours.pem")],
+    ];
+    Process::start(&options.concat()).await
+}
+
 #[tokio::test]
 async fn a_worker_serves_orchestrators_that_show_a_certificate_of_its_authority_and_no_others() {
     let folder = Folder::new();
@@ -71,12 +81,7 @@ async fn a_worker_serves_orchestrators_that_show_a_certificate_of_its_authority_
     folder.signed("worker", &ours);
     folder.signed("orchestrator", &ours);
     folder.signed("stranger", &theirs);
-    let options = [
-        ["--tls-cert", &folder.text("worker.pem")],
-        ["--tls-key", &folder.text("worker.key")],
-        ["--client-ca", &folder.text("ours.pem")],
-    ];
-    let worker = Process::start(&options.concat()).await;
+    let worker = worker_for_our_own(&folder).await;
     assert!(
         worker.url.starts_with("https://127.0.0.1:"),
         "{}",
@@ -146,12 +151,7 @@ async fn a_server_whose_certificate_a_worker_does_not_take_says_so_and_does_not_
     let (ours, theirs) = (folder.authority("ours"), folder.authority("theirs"));
     folder.signed("worker", &ours);
     folder.signed("stranger", &theirs);
-    let options = [
-        ["--tls-cert", &folder.text("worker.pem")],
-        ["--tls-key", &folder.text("worker.key")],
-        ["--client-ca", &folder.text("ours.pem")],
-    ];
-    let worker = Process::start(&options.concat()).await;
+    let worker = worker_for_our_own(&folder).await;
     let serve = [
         "serve",
         "--listen",
