@@ -12,6 +12,9 @@ use duologue_voicepack::VoicepackStore;
 
 /// The voice detector that `silero` names.
 pub const SILERO: &str = "silero-vad";
+/// By how much recognizer and language model give way: a third of the time where there is not enough of it.
+#[cfg(target_os = "linux")]
+const GIVES_WAY: i32 = 5;
 /// The end-of-turn model.
 pub const SMART_TURN: &str = "smart-turn-v3.2";
 
@@ -69,7 +72,11 @@ pub async fn recognizer(
     options: duologue_asr::LoadOptions,
 ) -> anyhow::Result<Arc<dyn Recognizer>> {
     let pack = store.find(name)?;
-    load(name, move || Ok(duologue_asr::load(&pack, &options)?)).await
+    load(
+        name,
+        giving_way(move || Ok(duologue_asr::load(&pack, &options)?)),
+    )
+    .await
 }
 
 /// Where the language model is.
@@ -102,7 +109,33 @@ fn writing_threads(asked: u32) -> u32 {
 
 /// Loads the language model, or makes ready to ask an endpoint.
 pub async fn chat(name: &str, config: LlmConfig) -> anyhow::Result<Arc<dyn ChatModel>> {
-    load(name, move || Ok(duologue_llm::load(&config)?)).await
+    load(name, giving_way(move || Ok(duologue_llm::load(&config)?))).await
+}
+
+/// Loads a model whose own threads give way to those that hear and speak: where all cores are busy, a word over a
+/// reply has to be noticed, and the reply's sound made, before anything else is computed.
+fn giving_way<T: Send>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> impl FnOnce() -> anyhow::Result<T> + Send {
+    move || {
+        // Threads inherit from the one that starts them, and what has given way cannot take it back.
+        let loading = std::thread::scope(|scope| {
+            let lower = scope.spawn(|| {
+                give_way();
+                work()
+            });
+            lower.join()
+        });
+        loading.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Lowers the calling thread's priority. Elsewhere than on Linux it would be the whole process's.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(GIVES_WAY) {
+        tracing::debug!(%error, "a thread keeps its priority");
+    }
 }
 
 /// Loads something away from the reactor.

@@ -64,7 +64,7 @@ impl BenchCommand {
     /// Measures and prints.
     ///
     /// # Errors
-    /// A model, a corpus or a peer that is not there.
+    /// A model, a corpus or a peer that is not there; what has to hold and did not.
     pub async fn run(self) -> anyhow::Result<()> {
         let report = match self.what {
             What::Tts(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
@@ -84,6 +84,6 @@ impl BenchCommand {
         if let Some(path) = &self.json {
             report.write(path)?;
         }
-        Ok(())
+        report.outcome()
     }
 }

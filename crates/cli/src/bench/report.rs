@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 /// Named columns, rows of cells, remarks.
@@ -12,6 +12,7 @@ pub struct Report {
     rows: Vec<Vec<String>>,
     remarks: Vec<String>,
     figures: Value,
+    failure: Option<String>,
 }
 
 impl Report {
@@ -23,6 +24,7 @@ impl Report {
             rows: Vec::new(),
             remarks: Vec::new(),
             figures,
+            failure: None,
         }
     }
 
@@ -39,6 +41,19 @@ impl Report {
     /// Adds a line below the table.
     pub fn remark(&mut self, line: impl Into<String>) {
         self.remarks.push(line.into());
+    }
+
+    /// Says that something had to hold and did not; what was measured is told all the same.
+    pub fn fail(&mut self, what: String) {
+        self.failure = Some(what);
+    }
+
+    /// What had to hold and did not.
+    ///
+    /// # Errors
+    /// That.
+    pub fn outcome(self) -> anyhow::Result<()> {
+        self.failure.map_or(Ok(()), |what| bail!(what))
     }
 
     /// The names of the columns.

@@ -304,8 +304,7 @@ impl SoakBench {
         }
         let failed = verdicts.iter().filter(|verdict| !verdict.held).count();
         if failed > 0 && !self.lenient {
-            report.print();
-            bail!("{failed} of {} did not hold", verdicts.len());
+            report.fail(format!("{failed} of {} did not hold", verdicts.len()));
         }
         Ok(report)
     }

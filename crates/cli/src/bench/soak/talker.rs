@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
+use duologue_audio::pcm;
 use serde_json::{Value, json};
 
 use crate::realtime::{BLOCK, Playout, RATE};
 
 /// Quieter than this a block is silence: -50 dBFS.
 const AUDIBLE: u16 = 104;
+/// Of a recording, what is so much softer than its loud fifth is not speech, dB.
+const BELOW_LOUD: f32 = 20.0;
 /// Seconds of a block.
 const BLOCK_SECONDS: f64 = 0.02;
 /// An answer that is not there by then does not come, seconds.
@@ -42,8 +45,8 @@ const KEPT_SAMPLES: usize = 15 * RATE as usize;
 pub struct Question {
     /// Its sound, a block at a time.
     pub blocks: Vec<[i16; BLOCK]>,
-    /// First and last block that can be heard.
-    pub audible: (usize, usize),
+    /// First and last block of speech. What a recording hisses before and after is none.
+    pub speech: (usize, usize),
     /// What is said, in lower case.
     pub words: Vec<String>,
 }
@@ -52,15 +55,40 @@ impl Question {
     /// From samples at [`RATE`]; `None`: it is silent.
     pub fn new(samples: &[i16], transcript: &str) -> Option<Self> {
         let mut blocks = samples.as_chunks::<BLOCK>().0.to_vec();
-        let first = blocks.iter().position(is_audible)?;
-        let last = blocks.iter().rposition(is_audible)?;
-        blocks.truncate(last + 1);
+        blocks.truncate(blocks.iter().rposition(is_audible)? + 1);
         Some(Self {
+            speech: speech(&blocks)?,
             blocks,
-            audible: (first, last),
             words: words(transcript),
         })
     }
+
+    /// Seconds of sound after the last of the speech.
+    fn tail(&self) -> f64 {
+        (self.blocks.len() - 1 - self.speech.1) as f64 * BLOCK_SECONDS
+    }
+}
+
+/// First and last of the blocks in which somebody speaks: those within 20 dB of the loud fifth. A click is not speech,
+/// so the one next to it must be as loud.
+fn speech(blocks: &[[i16; BLOCK]]) -> Option<(usize, usize)> {
+    let levels: Vec<f32> = blocks
+        .iter()
+        .map(|block| pcm::dbfs(pcm::rms(&pcm::i16_to_f32(block))))
+        .collect();
+    let mut sorted = levels.clone();
+    sorted.sort_by(f32::total_cmp);
+    let loud = *sorted.get(sorted.len() * 4 / 5)?;
+    let spoken: Vec<bool> = levels
+        .iter()
+        .map(|level| *level > loud - BELOW_LOUD)
+        .collect();
+    let first = spoken.windows(2).position(|pair| pair == [true, true]);
+    let last = spoken.windows(2).rposition(|pair| pair == [true, true]);
+    Some(match (first, last) {
+        (Some(first), Some(last)) => (first, last + 1),
+        _ => (0, blocks.len() - 1),
+    })
 }
 
 /// What a client noted. Times are seconds of its clock, figures milliseconds.
@@ -316,7 +344,9 @@ impl Talker {
                     spoken = samples;
                     Step::Ask { block: block + 1 }
                 }
-                None => Step::Await { since: at },
+                None => Step::Await {
+                    since: at - self.question(self.asked).tail(),
+                },
             },
             Step::Await { since } if loud => {
                 // A reply to a pause within the question may be there already.
@@ -339,7 +369,7 @@ impl Talker {
             Step::Await { since } => Step::Await { since },
             Step::Listen { loud: heard, .. } if heard >= HEARD_BEFORE && self.interrupts() => {
                 self.asked += 1;
-                let block = self.question(self.asked).audible.0;
+                let block = self.question(self.asked).speech.0;
                 Step::Over {
                     block,
                     since: at,
@@ -377,7 +407,9 @@ impl Talker {
                         since,
                         last,
                     },
-                    None => Step::Await { since: at },
+                    None => Step::Await {
+                        since: at - self.question(self.asked).tail(),
+                    },
                 }
             }
         };
@@ -458,6 +490,16 @@ mod tests {
             talker.tick(*now);
             *now += BLOCK_SECONDS;
         }
+    }
+
+    #[test]
+    fn the_hiss_and_clicks_of_a_recording_are_not_its_speech() {
+        let mut sound = vec![300_i16; 20 * BLOCK];
+        sound[2 * BLOCK..3 * BLOCK].fill(9_000);
+        sound[8 * BLOCK..15 * BLOCK].fill(8_000);
+        let question = Question::new(&sound, "go forward").unwrap();
+        assert_eq!(question.speech, (8, 14));
+        assert!((question.tail() - 0.1).abs() < 1e-9);
     }
 
     #[test]
