@@ -154,3 +154,22 @@ async fn load<T: Send + 'static>(
     );
     Ok(loaded)
 }
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_a_model_that_gives_way_have_a_lower_priority_and_nobody_else_has() {
+        let own = || rustix::process::getpriority_process(None).unwrap();
+        let before = own();
+        let threads = giving_way(move || {
+            let started = std::thread::spawn(own);
+            Ok((own(), started.join().unwrap()))
+        });
+        let lower = (before + GIVES_WAY).min(19);
+        assert_eq!(threads().unwrap(), (lower, lower));
+        assert_eq!(own(), before);
+    }
+}
