@@ -4,7 +4,7 @@ import { Audio } from "./audio.js";
 import { Call } from "./call.js";
 import { Connection } from "./connection.js";
 import { canStop, history, initial, phase, reduce } from "./conversation.js";
-import { isKey, keyIn, storedKey, useKey, withKey } from "./door.js";
+import { isKey, keyIn, storedKey, useKey, withKey } from "./key.js";
 import { Levels } from "./levels.js";
 import { encode, loudness } from "./pcm.js";
 import { GOES_ON, KEY_ASKED, KEY_REFUSED, MICROPHONE_LOST, NO_KEY, connectionProblem, fellBack, microphoneObstacle, microphoneRefused, wayRefused } from "./problems.js";
@@ -226,7 +226,7 @@ async function loadWays() {
   }
 }
 
-// The door
+// The key
 
 let locked = false;
 let hasKey = false;
@@ -238,7 +238,7 @@ function takeKey(key) {
 
 function lock(now) {
   locked = now;
-  byId("door").hidden = !now;
+  byId("key-form").hidden = !now;
 }
 
 function arrive() {
@@ -247,7 +247,7 @@ function arrive() {
   takeKey(key ?? storedKey());
 }
 
-async function openDoor() {
+async function enterKey() {
   const key = byId("key").value.trim();
   if (!isKey(key)) {
     dispatch({ type: "local.notice", level: "error", text: NO_KEY });
@@ -398,9 +398,9 @@ byId("typing").addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
 });
-byId("door").addEventListener("submit", (event) => {
+byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  openDoor();
+  enterKey();
 });
 byId("panel-toggle").addEventListener("click", () => showPanel(!byId("panel").classList.contains("open")));
 

@@ -5,7 +5,7 @@
 // WebSocket; a call that was there and is lost is mended by an ICE restart, or begun anew.
 
 import { retryDelay } from "./connection.js";
-import { withKey } from "./door.js";
+import { withKey } from "./key.js";
 import { resuming } from "./resume.js";
 
 const CONNECT_MS = 5000;

@@ -3,7 +3,7 @@
 // `retryDelay` and `failureOf` decide; the class only carries out. It reports what happens
 // through the callbacks it was given and never touches the conversation itself.
 
-import { protocols, withKey } from "./door.js";
+import { protocols, withKey } from "./key.js";
 import { resuming } from "./resume.js";
 
 // Beyond this much unsent audio (about 8 s) the network is not keeping up: newer audio is

@@ -6,7 +6,7 @@
 
 import { retryDelay } from "./connection.js";
 import { wayOf } from "./call.js";
-import { withKey } from "./door.js";
+import { withKey } from "./key.js";
 import { AGENT_STATE, TRANSCRIPTION, Transcription, isTranscribed } from "./transcription.js";
 
 const CLIENT = "./vendor/livekit-client.umd.js"; // 2.23.0

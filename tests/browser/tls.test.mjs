@@ -40,15 +40,15 @@ test("over https with a self-signed certificate and a key the page gets the micr
       await screenshot(page, "https");
     });
     await withPage(speaking, { url: `${served.url}?transport=websocket` }, async ({ page, waitForPlayed }) => {
-      await page.waitForSelector("#door:not([hidden])");
+      await page.waitForSelector("#key-form:not([hidden])");
       assert.match(await page.$eval("#notice", (each) => each.innerText), /asks for a key/);
       await page.fill("#key", "another-key-than-that");
       await page.press("#key", "Enter");
       await page.waitForFunction(() => /does not accept/.test(document.querySelector("#notice").innerText));
-      await screenshot(page, "door");
+      await screenshot(page, "key");
       await page.fill("#key", key);
       await page.press("#key", "Enter");
-      await page.waitForSelector("#door", { state: "hidden" });
+      await page.waitForSelector("#key-form", { state: "hidden" });
       await page.fill("#text", "Say hello in one short sentence.");
       await page.press("#text", "Enter");
       await waitForPlayed(300);

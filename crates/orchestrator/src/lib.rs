@@ -25,7 +25,7 @@ mod webrtc;
 mod websocket;
 
 pub use driver::{Detector, HearingConfig};
-pub use http::{Entrance, router};
+pub use http::{AccessControl, router};
 pub use livekit::{LiveKitConfig, serve_livekit};
 pub use orchestrator::{Engines, Orchestrator, OrchestratorConfig};
 pub use webrtc::{IceServer, IceServerError, WebRtc};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use duologue_door::{Door, Key, Limits, Origin, Pages, Signer, read_keys};
-use duologue_orchestrator::Entrance;
+use duologue_access::{Authenticator, Key, Limits, Origin, Pages, Signer, read_keys};
+use duologue_orchestrator::AccessControl;
 
 use crate::machine;
 use crate::size;
@@ -74,26 +74,26 @@ pub struct AccessOptions {
 }
 
 impl AccessOptions {
-    /// The door of a server that listens at `listen`.
+    /// Access control of a server that listens at `listen`.
     ///
     /// # Errors
-    /// As [`AccessOptions::door`], and a signing secret that cannot be used.
-    pub(super) fn entrance(&self, listen: IpAddr) -> anyhow::Result<Entrance> {
-        let (keys, pages) = self.door(listen)?;
+    /// As [`AccessOptions::rules`], and a signing secret that cannot be used.
+    pub(super) fn control(&self, listen: IpAddr) -> anyhow::Result<AccessControl> {
+        let (keys, pages) = self.rules(listen)?;
         if !keys.is_empty() {
             let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
             tracing::info!(keys = names.join(", "), "an API key is asked for");
         } else if self.allow_anyone {
             tracing::warn!("no API key is asked for: whoever reaches this server may talk");
         }
-        Ok(Entrance::new(Door::new(keys, self.signer()?), pages))
+        Ok(AccessControl::new(Authenticator::new(keys, self.signer()?), pages))
     }
 
     /// Its keys, and the rules for pages.
     ///
     /// # Errors
     /// Keys that cannot be used, and a port that would be open to everybody without a word.
-    pub(super) fn door(&self, listen: IpAddr) -> anyhow::Result<(Vec<Key>, Pages)> {
+    pub(super) fn rules(&self, listen: IpAddr) -> anyhow::Result<(Vec<Key>, Pages)> {
         let mut keys = self.keys_of_file()?;
         keys.extend(self.key_of_environment(&keys)?);
         let loopback = listen.to_canonical().is_loopback();
@@ -105,7 +105,7 @@ impl AccessOptions {
     /// Checks what the options alone say, without the environment; what they need beside them.
     ///
     /// # Errors
-    /// As [`AccessOptions::door`].
+    /// As [`AccessOptions::rules`].
     pub(super) fn check_alone(&self, listen: IpAddr) -> anyhow::Result<Option<String>> {
         let keys = !self.keys_of_file()?.is_empty();
         let loopback = listen.to_canonical().is_loopback();

@@ -82,7 +82,7 @@ impl ServeCommand {
     }
 
     async fn serve(self, settings: Vec<Setting>) -> anyhow::Result<()> {
-        let entrance = Arc::new(self.access.entrance(self.listen.ip())?);
+        let access = Arc::new(self.access.control(self.listen.ip())?);
         // Bound first: models take a while, and a taken port should not be found out after it.
         let listener = TcpListener::bind(self.listen).await.with_context(|| {
             format!(
@@ -141,7 +141,7 @@ impl ServeCommand {
         );
         // Shown to whoever sits there; other outputs are kept.
         if std::io::stdout().is_terminal()
-            && let Some(secret) = entrance.for_a_visitor(VISIT)
+            && let Some(secret) = access.for_a_visitor(VISIT)
         {
             let scheme = if tls.is_some() { "https" } else { "http" };
             let own = browsable(address);
@@ -158,12 +158,12 @@ impl ServeCommand {
         let reloading = Reloading {
             settings,
             listen: address.ip(),
-            entrance: Arc::clone(&entrance),
+            access: Arc::clone(&access),
             orchestrator: Arc::clone(&orchestrator),
             certificate: Arc::clone(&certificate),
         };
         tokio::spawn(reloading.on_hangup(shutdown.clone()));
-        let router = duologue_orchestrator::router(orchestrator, entrance, private);
+        let router = duologue_orchestrator::router(orchestrator, access, private);
         let stop = shutdown.clone();
         let most = connections::most(connections::raise_limit(), self.max_sessions.into());
         // Frames are small and due at once: none waits for another to share its packet.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::FromArgMatches as _;
-use duologue_door::{Key, Pages};
+use duologue_access::{Key, Pages};
 use duologue_orchestrator::routing::Policy;
-use duologue_orchestrator::{Entrance, Orchestrator};
+use duologue_orchestrator::{AccessControl, Orchestrator};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +36,7 @@ pub(super) struct Reloading {
     /// Its options as they are in force.
     pub settings: Vec<Setting>,
     pub listen: IpAddr,
-    pub entrance: Arc<Entrance>,
+    pub access: Arc<AccessControl>,
     pub orchestrator: Arc<Orchestrator>,
     /// Has the files of the certificate looked at.
     pub certificate: Arc<Notify>,
@@ -98,7 +98,7 @@ impl Reloading {
             .subcommand()
             .context("the command line names no command")?;
         let command = ServeCommand::from_arg_matches(matches)?;
-        let (keys, pages) = command.access.door(self.listen)?;
+        let (keys, pages) = command.access.rules(self.listen)?;
         Ok(Fresh {
             keys,
             pages,
@@ -121,8 +121,8 @@ impl Reloading {
             return;
         }
         let count = keys.len();
-        self.entrance.replace_keys(keys);
-        self.entrance.replace_pages(pages);
+        self.access.replace_keys(keys);
+        self.access.replace_pages(pages);
         self.orchestrator.engines().fleet.follow(policy);
         self.certificate.notify_one();
         let changed = changed(&self.settings, &settings);

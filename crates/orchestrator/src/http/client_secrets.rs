@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, State};
-use duologue_door::{ClientSecret, SecretRefused};
+use duologue_access::{ClientSecret, SecretRefused};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::ApiError;
-use super::entrance::{Caller, unix_time};
+use super::access::{Caller, unix_time};
 use crate::Orchestrator;
 use crate::realtime::{Dialect, apply_update};
 
@@ -77,7 +77,7 @@ pub(super) async fn create(
     };
     let value = caller.issue(secret).map_err(|refused| match refused {
         SecretRefused::TooLong { .. } => ApiError::invalid("session", refused.to_string()),
-        _ => ApiError::from(duologue_door::Refused::from(refused)),
+        _ => ApiError::from(duologue_access::Refused::from(refused)),
     })?;
     let mut session = settings.to_json(&format!("sess_{id:016x}"), Dialect::Ga);
     session["expires_at"] = json!(0);

@@ -1,7 +1,7 @@
 //! The HTTP face: the page, the OpenAI-compatible endpoints, health.
 
+mod access;
 mod client_secrets;
-mod entrance;
 mod error;
 mod health;
 mod models;
@@ -16,13 +16,13 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use duologue_door::Scope;
+use duologue_access::Scope;
 
 use crate::Orchestrator;
-use entrance::{Guard, ask_for_key, look_at_page};
+use access::{Guard, ask_for_key, look_at_page};
 
-pub use entrance::Entrance;
-pub(crate) use entrance::{Caller, SessionPlace};
+pub use access::AccessControl;
+pub(crate) use access::{Caller, SessionPlace};
 pub(crate) use error::ApiError;
 pub(crate) use transcriptions::read as read_transcription_form;
 
@@ -31,12 +31,12 @@ const UPLOAD_LIMIT: usize = 25 * 1024 * 1024;
 /// Largest request where nothing else is said, bytes.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// All routes of the server, behind its door. `private` are routes that the process has beside them, which take a key
-/// too.
-pub fn router(orchestrator: Arc<Orchestrator>, entrance: Arc<Entrance>, private: Router) -> Router {
+/// All routes of the server, behind its access control. `private` are routes that the process has beside them, which
+/// take a key too.
+pub fn router(orchestrator: Arc<Orchestrator>, access: Arc<AccessControl>, private: Router) -> Router {
     let behind = |scope| {
-        let entrance = Arc::clone(&entrance);
-        from_fn_with_state(Guard { entrance, scope }, ask_for_key)
+        let access = Arc::clone(&access);
+        from_fn_with_state(Guard { access, scope }, ask_for_key)
     };
     let sessions = Router::new()
         .route("/v1/realtime", get(crate::websocket::connect))
@@ -68,7 +68,7 @@ pub fn router(orchestrator: Arc<Orchestrator>, entrance: Arc<Entrance>, private:
         .merge(everything)
         .fallback(page::file)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(from_fn_with_state(entrance, look_at_page))
+        .layer(from_fn_with_state(access, look_at_page))
         // Probes call it by whatever name and have no key.
         .merge(health)
 }

@@ -26,7 +26,7 @@ pub(super) async fn file(uri: Uri) -> Response {
         // The page belongs to this very server: another version may answer the next request.
         (header::CACHE_CONTROL, "no-cache"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // Its address may hold what opens the door.
+        // Its address may hold a key.
         (header::REFERRER_POLICY, "no-referrer"),
         // Nobody else's page shows it as its own.
         (header::CONTENT_SECURITY_POLICY, "frame-ancestors 'self'"),

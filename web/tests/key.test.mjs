@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { failureOf } from "../connection.js";
-import { isKey, keyIn, protocols, storedKey, useKey, withKey } from "../door.js";
+import { isKey, keyIn, protocols, storedKey, useKey, withKey } from "../key.js";
 import { connectionProblem } from "../problems.js";
 
 function storage() {

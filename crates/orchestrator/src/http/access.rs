@@ -1,4 +1,4 @@
-//! The door in front of the endpoints: it reads headers and the clock for `duologue-door`, and does what that says.
+//! Access control of the endpoints: it reads headers and the clock for `duologue-access`, and does what that says.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -10,8 +10,8 @@ use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use duologue_door::{
-    Admitted, ClientSecret, Door, Key, Limited, PageRefused, Pages, Refused, Scope, SecretRefused,
+use duologue_access::{
+    Admitted, Authenticator, ClientSecret, Key, Limited, PageRefused, Pages, Refused, Scope, SecretRefused,
     Usage, Visit, bearer, in_subprotocols,
 };
 use duologue_metrics::table;
@@ -28,26 +28,26 @@ const ADDRESS: usize = 8 * 1024;
 /// For how long a browser may remember that a site may talk to this server.
 const PREFLIGHT: &str = "600";
 
-/// The door of a running server: who may come in, and what each has taken.
-pub struct Entrance {
-    door: RwLock<Arc<Door>>,
+/// Access control of a running server: who may use it, and what each has taken.
+pub struct AccessControl {
+    authenticator: RwLock<Arc<Authenticator>>,
     pages: RwLock<Arc<Pages>>,
     usage: Mutex<HashMap<String, Usage>>,
     began: Instant,
 }
 
-impl Entrance {
-    /// A server's door.
+impl AccessControl {
+    /// That of a server that begins.
     #[must_use]
-    pub fn new(door: Door, pages: Pages) -> Self {
-        let entrance = Self {
-            door: RwLock::new(Arc::new(Door::clone(&door))),
+    pub fn new(authenticator: Authenticator, pages: Pages) -> Self {
+        let access = Self {
+            authenticator: RwLock::new(Arc::new(Authenticator::clone(&authenticator))),
             pages: RwLock::new(Arc::new(pages)),
             usage: Mutex::default(),
             began: Instant::now(),
         };
-        entrance.replace_keys(door.keys().to_vec());
-        entrance
+        access.replace_keys(authenticator.keys().to_vec());
+        access
     }
 
     /// Takes other keys and limits from now on. Sessions that run go on; those of a key that stays count on.
@@ -62,22 +62,22 @@ impl Entrance {
                 .or_insert_with(|| Usage::new(key.limits, now));
         }
         drop(usage);
-        let door = self.door().with_keys(keys);
-        *self.door.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(door);
+        let authenticator = self.authenticator().with_keys(keys);
+        *self.authenticator.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authenticator);
     }
 
     /// A client secret for whoever is shown it, in the name of the first key; `None` where none is needed.
     #[must_use]
     pub fn for_a_visitor(&self, lasting: Duration) -> Option<String> {
-        let door = self.door();
-        let key = door.keys().first()?;
+        let authenticator = self.authenticator();
+        let key = authenticator.keys().first()?;
         let secret = ClientSecret {
             key: Some(key.name.clone()),
             expires_at: unix_time() + lasting.as_secs(),
             id: rand::random(),
             session: Map::new(),
         };
-        door.issue(&secret).ok()
+        authenticator.issue(&secret).ok()
     }
 
     /// Judges pages by other rules from now on.
@@ -85,8 +85,8 @@ impl Entrance {
         *self.pages.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pages);
     }
 
-    fn door(&self) -> Arc<Door> {
-        Arc::clone(&self.door.read().unwrap_or_else(PoisonError::into_inner))
+    fn authenticator(&self) -> Arc<Authenticator> {
+        Arc::clone(&self.authenticator.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn pages(&self) -> Arc<Pages> {
@@ -114,7 +114,7 @@ pub(crate) fn unix_time() -> u64 {
 /// Whoever sent a request.
 #[derive(Clone)]
 pub(crate) struct Caller {
-    entrance: Arc<Entrance>,
+    access: Arc<AccessControl>,
     key: Option<Arc<str>>,
     session: Option<Arc<Map<String, Value>>>,
 }
@@ -149,7 +149,7 @@ impl Caller {
             key: self.key.as_deref().map(str::to_owned),
             ..secret
         };
-        self.entrance.door().issue(&secret)
+        self.access.authenticator().issue(&secret)
     }
 
     fn ask(
@@ -158,7 +158,7 @@ impl Caller {
     ) -> Result<(), Limited> {
         match &self.key {
             None => Ok(()),
-            Some(key) => self.entrance.of(key, ask).unwrap_or(Ok(())),
+            Some(key) => self.access.of(key, ask).unwrap_or(Ok(())),
         }
     }
 }
@@ -179,7 +179,7 @@ impl Drop for SessionPlace {
 /// What stands before a group of endpoints.
 #[derive(Clone)]
 pub(super) struct Guard {
-    pub entrance: Arc<Entrance>,
+    pub access: Arc<AccessControl>,
     pub scope: Scope,
 }
 
@@ -190,15 +190,15 @@ pub(super) async fn ask_for_key(
     next: Next,
 ) -> Result<Response, ApiError> {
     let presented = presented(request.headers());
-    let door = guard.entrance.door();
-    let admitted = door.admit(presented, guard.scope, unix_time());
+    let authenticator = guard.access.authenticator();
+    let admitted = authenticator.admit(presented, guard.scope, unix_time());
     let Admitted { key, session } = admitted.map_err(|refused| {
         table::REQUESTS_REFUSED.count_for("key");
         tracing::debug!(path = request.uri().path(), why = %refused, "a request was refused");
         ApiError::from(refused)
     })?;
     let caller = Caller {
-        entrance: guard.entrance,
+        access: guard.access,
         key: key.map(Arc::from),
         session: session.map(Arc::new),
     };
@@ -231,13 +231,13 @@ fn count(body: Body, caller: Caller) -> Body {
 /// Turns away pages that may not talk to this server, and heads of requests that are too large; answers browsers that
 /// ask whether a page may.
 pub(super) async fn look_at_page(
-    State(entrance): State<Arc<Entrance>>,
+    State(access): State<Arc<AccessControl>>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     check_size(&request)?;
     let headers = request.headers();
-    let visit = entrance.pages().visit(
+    let visit = access.pages().visit(
         readable(headers, header::HOST),
         readable(headers, header::ORIGIN),
     );

@@ -67,7 +67,7 @@ def keys(tmp_path_factory):
 @pytest.fixture(scope="module")
 def locked(keys, tmp_path_factory):
     env = SECRETS | {"DUOLOGUE_LOG": "trace"}
-    one = Served(tmp_path_factory.mktemp("door"), *EMPTY, "--api-keys", str(keys), "--cors-origin", "https://app.example", env=env)
+    one = Served(tmp_path_factory.mktemp("access"), *EMPTY, "--api-keys", str(keys), "--cors-origin", "https://app.example", env=env)
     try:
         yield ready(one)
     finally:
@@ -76,7 +76,7 @@ def locked(keys, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unlocked(tmp_path_factory):
-    one = Served(tmp_path_factory.mktemp("door"), *EMPTY)
+    one = Served(tmp_path_factory.mktemp("access"), *EMPTY)
     try:
         yield ready(one)
     finally:
@@ -143,7 +143,7 @@ def test_the_stock_client_is_let_in_with_a_key_and_told_when_it_is_wrong(locked)
         ("GET", "/metrics"),
     ],
 )
-def test_every_endpoint_is_behind_the_door(locked, method, path):
+def test_every_endpoint_asks_for_a_key(locked, method, path):
     error_of(httpx.request(method, locked.url + path), 401, "invalid_api_key")
     wrong = httpx.request(method, locked.url + path, headers=bearer("none-of-them-0123456789"))
     error_of(wrong, 401, "invalid_api_key")
@@ -451,7 +451,7 @@ def test_keys_are_reloaded_while_sessions_run_and_a_mistake_changes_nothing(tmp_
 
 
 @pytest.mark.skipif(pty is None, reason="there are no terminals here")
-def test_whoever_starts_a_server_at_a_terminal_is_shown_a_link_that_opens_the_door():
+def test_whoever_starts_a_server_at_a_terminal_is_shown_a_link_that_holds_a_key():
     near, far = pty.openpty()
     at = f"127.0.0.1:{free_port()}"
     command = [os.environ["DUOLOGUE_BIN"], "serve", "--listen", at, *EMPTY]

@@ -1,4 +1,4 @@
-//! Whether a request may come in, by what it presents.
+//! Whether a request is admitted, by what it presents.
 
 use serde_json::{Map, Value};
 
@@ -14,7 +14,7 @@ pub enum Scope {
     Everything,
 }
 
-/// Who came in.
+/// Who was admitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admitted {
     /// Name of the key; `None`: none is needed.
@@ -23,7 +23,7 @@ pub struct Admitted {
     pub session: Option<Map<String, Value>>,
 }
 
-/// Why a request does not come in.
+/// Why a request is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It has no key.
@@ -42,13 +42,13 @@ pub enum Refused {
 
 /// The keys that are accepted, and the signer of client secrets.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct Authenticator {
     keys: Vec<Key>,
     signer: Signer,
 }
 
-impl Door {
-    /// A door to which these are the keys. Without any, it is open.
+impl Authenticator {
+    /// One that accepts these keys. Without any, it admits anybody.
     #[must_use]
     pub fn new(keys: Vec<Key>, signer: Signer) -> Self {
         Self { keys, signer }
@@ -66,7 +66,7 @@ impl Door {
         &self.keys
     }
 
-    /// Whether anybody may come in.
+    /// Whether anybody is admitted.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.keys.is_empty()
@@ -75,8 +75,8 @@ impl Door {
     /// Judges what was presented, at a time in seconds of Unix time.
     ///
     /// # Errors
-    /// [`Refused`]. A client secret that is not accepted is refused at an open door too, so that a client behaves there
-    /// as it will at a locked one.
+    /// [`Refused`]. A client secret that is not accepted is refused where no key is needed too, so that a client
+    /// behaves there as it will where one is.
     pub fn admit(
         &self,
         presented: Option<&str>,
@@ -87,7 +87,7 @@ impl Door {
             && text.starts_with(CLIENT_SECRET)
         {
             let secret = self.signer.verify(text, &self.keys, now)?;
-            // Made when the door was open.
+            // Made when no key was needed.
             if secret.key.is_none() && !self.is_open() {
                 return Err(SecretRefused::Unknown.into());
             }
@@ -138,63 +138,63 @@ mod tests {
     const ADA: &str = "ada-0123456789abcdef";
     const NOW: u64 = 1_800_000_000;
 
-    fn locked() -> Door {
+    fn with_key() -> Authenticator {
         let key = Key::new("ada", ADA, Limits::default()).unwrap();
-        Door::new(vec![key], Signer::random([1; 32]))
+        Authenticator::new(vec![key], Signer::random([1; 32]))
     }
 
-    fn open() -> Door {
-        locked().with_keys(Vec::new())
+    fn without_keys() -> Authenticator {
+        with_key().with_keys(Vec::new())
     }
 
-    fn secret_of(door: &Door, key: Option<&str>) -> String {
+    fn secret_of(authenticator: &Authenticator, key: Option<&str>) -> String {
         let secret = ClientSecret {
             key: key.map(str::to_owned),
             expires_at: NOW + 60,
             id: 1,
             session: Map::new(),
         };
-        door.issue(&secret).unwrap()
+        authenticator.issue(&secret).unwrap()
     }
 
     #[test]
     fn a_key_opens_everything() {
         for scope in [Scope::Session, Scope::Everything] {
-            let admitted = locked().admit(Some(ADA), scope, NOW).unwrap();
+            let admitted = with_key().admit(Some(ADA), scope, NOW).unwrap();
             assert_eq!(
                 (admitted.key.as_deref(), admitted.session),
                 (Some("ada"), None)
             );
-            assert_eq!(locked().admit(None, scope, NOW), Err(Refused::NoKey));
-            let wrong = locked().admit(Some("none"), scope, NOW);
+            assert_eq!(with_key().admit(None, scope, NOW), Err(Refused::NoKey));
+            let wrong = with_key().admit(Some("none"), scope, NOW);
             assert_eq!(wrong, Err(Refused::WrongKey));
         }
     }
 
     #[test]
     fn a_client_secret_opens_sessions_alone_in_its_keys_name() {
-        let secret = secret_of(&locked(), Some("ada"));
-        let admitted = locked().admit(Some(&secret), Scope::Session, NOW).unwrap();
+        let secret = secret_of(&with_key(), Some("ada"));
+        let admitted = with_key().admit(Some(&secret), Scope::Session, NOW).unwrap();
         assert_eq!(admitted.key.as_deref(), Some("ada"));
         assert_eq!(admitted.session, Some(Map::new()));
-        let refused = locked().admit(Some(&secret), Scope::Everything, NOW);
+        let refused = with_key().admit(Some(&secret), Scope::Everything, NOW);
         assert_eq!(refused, Err(Refused::NotForThis));
     }
 
     #[test]
-    fn at_an_open_door_any_key_is_good_and_a_bad_client_secret_is_not() {
-        assert!(open().admit(None, Scope::Everything, NOW).is_ok());
-        assert!(open().admit(Some("none"), Scope::Everything, NOW).is_ok());
-        assert!(open().admit(Some("ek_x"), Scope::Session, NOW).is_err());
-        let secret = secret_of(&open(), None);
-        assert!(open().admit(Some(&secret), Scope::Session, NOW).is_ok());
-        let late = open().admit(Some(&secret), Scope::Session, NOW + 60);
+    fn where_no_key_is_needed_any_key_is_good_and_a_bad_client_secret_is_not() {
+        assert!(without_keys().admit(None, Scope::Everything, NOW).is_ok());
+        assert!(without_keys().admit(Some("none"), Scope::Everything, NOW).is_ok());
+        assert!(without_keys().admit(Some("ek_x"), Scope::Session, NOW).is_err());
+        let secret = secret_of(&without_keys(), None);
+        assert!(without_keys().admit(Some(&secret), Scope::Session, NOW).is_ok());
+        let late = without_keys().admit(Some(&secret), Scope::Session, NOW + 60);
         assert_eq!(late, Err(SecretRefused::Expired.into()));
     }
 
     #[test]
-    fn a_client_secret_of_an_open_door_is_worth_nothing_once_it_is_locked() {
-        let secret = secret_of(&open(), None);
-        assert!(locked().admit(Some(&secret), Scope::Session, NOW).is_err());
+    fn a_client_secret_made_without_a_key_is_worth_nothing_once_one_is_needed() {
+        let secret = secret_of(&without_keys(), None);
+        assert!(with_key().admit(Some(&secret), Scope::Session, NOW).is_err());
     }
 }
