@@ -174,7 +174,9 @@ mod tests {
     #[test]
     fn a_client_secret_opens_sessions_alone_in_its_keys_name() {
         let secret = secret_of(&with_key(), Some("ada"));
-        let admitted = with_key().admit(Some(&secret), Scope::Session, NOW).unwrap();
+        let admitted = with_key()
+            .admit(Some(&secret), Scope::Session, NOW)
+            .unwrap();
         assert_eq!(admitted.key.as_deref(), Some("ada"));
         assert_eq!(admitted.session, Some(Map::new()));
         let refused = with_key().admit(Some(&secret), Scope::Everything, NOW);
@@ -184,10 +186,22 @@ mod tests {
     #[test]
     fn where_no_key_is_needed_any_key_is_good_and_a_bad_client_secret_is_not() {
         assert!(without_keys().admit(None, Scope::Everything, NOW).is_ok());
-        assert!(without_keys().admit(Some("none"), Scope::Everything, NOW).is_ok());
-        assert!(without_keys().admit(Some("ek_x"), Scope::Session, NOW).is_err());
+        assert!(
+            without_keys()
+                .admit(Some("none"), Scope::Everything, NOW)
+                .is_ok()
+        );
+        assert!(
+            without_keys()
+                .admit(Some("ek_x"), Scope::Session, NOW)
+                .is_err()
+        );
         let secret = secret_of(&without_keys(), None);
-        assert!(without_keys().admit(Some(&secret), Scope::Session, NOW).is_ok());
+        assert!(
+            without_keys()
+                .admit(Some(&secret), Scope::Session, NOW)
+                .is_ok()
+        );
         let late = without_keys().admit(Some(&secret), Scope::Session, NOW + 60);
         assert_eq!(late, Err(SecretRefused::Expired.into()));
     }
@@ -195,6 +209,10 @@ mod tests {
     #[test]
     fn a_client_secret_made_without_a_key_is_worth_nothing_once_one_is_needed() {
         let secret = secret_of(&without_keys(), None);
-        assert!(with_key().admit(Some(&secret), Scope::Session, NOW).is_err());
+        assert!(
+            with_key()
+                .admit(Some(&secret), Scope::Session, NOW)
+                .is_err()
+        );
     }
 }

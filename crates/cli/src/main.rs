@@ -1,7 +1,6 @@
 //! `duologue`: talk to a machine that talks back.
 
 mod admin;
-mod bench;
 mod config;
 mod cpu;
 mod engines;
@@ -12,7 +11,6 @@ mod logging;
 mod machine;
 mod metrics;
 mod models;
-mod realtime;
 mod replay;
 mod route;
 mod say;
@@ -57,7 +55,8 @@ enum Command {
     Talk(talk::TalkCommand),
     Say(say::SayCommand),
     Transcribe(transcribe::TranscribeCommand),
-    Bench(bench::BenchCommand),
+    #[cfg(feature = "bench")]
+    Bench(duologue_bench::BenchCommand),
     Models(models::ModelsCommand),
     Route(Box<route::RouteCommand>),
     Health(health::HealthCommand),
@@ -120,7 +119,8 @@ async fn run(command: Command, settings: Vec<Setting>) -> anyhow::Result<()> {
         Command::Talk(command) => command.run().await,
         Command::Say(command) => command.run().await,
         Command::Transcribe(command) => command.run().await,
-        Command::Bench(command) => command.run().await,
+        #[cfg(feature = "bench")]
+        Command::Bench(command) => command.run(secret::secret(secret::API_KEY)?).await,
         Command::Models(command) => command.run().await,
         Command::Route(command) => command.run().await,
         Command::Health(command) => command.run().await,

@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use anyhow::{Context, bail};
 use clap::{Arg, Command, Id};
 
+/// The key of a server: what it asks its clients for, and what they send.
+pub const API_KEY: &str = "DUOLOGUE_API_KEY";
 /// What the name of a variable ends in that names a file.
 const FILE: &str = "_FILE";
 

@@ -9,9 +9,8 @@ use anyhow::{Context, anyhow, bail};
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{Device, FromSample, Sample, SampleFormat, SizedSample, Stream, StreamConfig};
 use duologue_audio::{Resampler, pcm};
+use duologue_client::{BLOCK, RATE};
 use tokio::sync::mpsc;
-
-use crate::realtime::{BLOCK, RATE};
 
 /// Blocks of the microphone that wait to be sent: 1 s. When nobody takes them, the newest are lost.
 const WAITING_BLOCKS: usize = 50;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use duologue_audio::wav::WavWriter;
+use duologue_client::{BLOCK, BLOCK_TIME, Listener, Playout, RATE, Speaker, connect, read_sound};
 use serde_json::{Value, json};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use crate::realtime::{BLOCK, BLOCK_TIME, Listener, Playout, RATE, Speaker, connect, read_sound};
+use crate::secret::{API_KEY, secret};
 
 /// Blocks between two reports of what was played: 100 ms.
 const REPORT_EVERY: u64 = 5;
@@ -80,7 +81,7 @@ impl TalkCommand {
     pub async fn run(self) -> anyhow::Result<()> {
         let mut voice = self.voice()?;
         let ears = self.ears()?;
-        let (mut speaker, listener) = connect(&self.url).await?;
+        let (mut speaker, listener) = connect(&self.url, secret(API_KEY)?.as_deref()).await?;
         // Loudspeaker and microphone in one room: the server takes the one out of the other.
         let echoes = voice.is_live() && ears.is_live();
         speaker.send(&self.settings(echoes)).await?;
@@ -168,7 +169,7 @@ impl TalkCommand {
                 .at_rate(RATE)?;
             return Ok(duologue_audio::pcm::f32_to_i16(&recording.samples));
         }
-        read_sound(path)
+        Ok(read_sound(path)?)
     }
 
     fn settings(&self, echoes: bool) -> Value {

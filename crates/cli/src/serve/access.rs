@@ -9,10 +9,9 @@ use duologue_access::{Authenticator, Key, Limits, Origin, Pages, Signer, read_ke
 use duologue_orchestrator::AccessControl;
 
 use crate::machine;
+use crate::secret::{API_KEY, secret};
 use crate::size;
 
-/// Where a single key is read from.
-pub const API_KEY: &str = "DUOLOGUE_API_KEY";
 /// Where the signing secret is read from.
 const SIGNING_SECRET: &str = "DUOLOGUE_SIGNING_SECRET";
 
@@ -86,7 +85,10 @@ impl AccessOptions {
         } else if self.allow_anyone {
             tracing::warn!("no API key is asked for: whoever reaches this server may talk");
         }
-        Ok(AccessControl::new(Authenticator::new(keys, self.signer()?), pages))
+        Ok(AccessControl::new(
+            Authenticator::new(keys, self.signer()?),
+            pages,
+        ))
     }
 
     /// Its keys, and the rules for pages.
@@ -147,7 +149,7 @@ impl AccessOptions {
     }
 
     fn key_of_environment(&self, others: &[Key]) -> anyhow::Result<Option<Key>> {
-        let Some(key) = crate::secret::secret(API_KEY)? else {
+        let Some(key) = secret(API_KEY)? else {
             return Ok(None);
         };
         let key = Key::new("environment", &key, self.limits()).context(API_KEY)?;

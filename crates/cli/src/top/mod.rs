@@ -13,6 +13,7 @@ use clap::Args;
 use duologue_orchestrator::status::ServerStatus;
 use reqwest::StatusCode;
 
+use crate::secret::{API_KEY, secret};
 use exposition::Page;
 use screen::Screen;
 use view::View;
@@ -118,7 +119,7 @@ impl Server {
             false => format!("http://{address}"),
         };
         let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
-        let key = crate::secret::secret("DUOLOGUE_API_KEY")?;
+        let key = secret(API_KEY)?;
         Ok(Self {
             client,
             address,

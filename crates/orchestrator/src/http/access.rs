@@ -11,8 +11,8 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use duologue_access::{
-    Admitted, Authenticator, ClientSecret, Key, Limited, PageRefused, Pages, Refused, Scope, SecretRefused,
-    Usage, Visit, bearer, in_subprotocols,
+    Admitted, Authenticator, ClientSecret, Key, Limited, PageRefused, Pages, Refused, Scope,
+    SecretRefused, Usage, Visit, bearer, in_subprotocols,
 };
 use duologue_metrics::table;
 use futures_util::StreamExt;
@@ -63,7 +63,10 @@ impl AccessControl {
         }
         drop(usage);
         let authenticator = self.authenticator().with_keys(keys);
-        *self.authenticator.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authenticator);
+        *self
+            .authenticator
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(authenticator);
     }
 
     /// A client secret for whoever is shown it, in the name of the first key; `None` where none is needed.
@@ -86,7 +89,12 @@ impl AccessControl {
     }
 
     fn authenticator(&self) -> Arc<Authenticator> {
-        Arc::clone(&self.authenticator.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(
+            &self
+                .authenticator
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     fn pages(&self) -> Arc<Pages> {

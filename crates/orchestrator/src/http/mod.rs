@@ -33,7 +33,11 @@ const BODY_LIMIT: usize = 64 * 1024;
 
 /// All routes of the server, behind its access control. `private` are routes that the process has beside them, which
 /// take a key too.
-pub fn router(orchestrator: Arc<Orchestrator>, access: Arc<AccessControl>, private: Router) -> Router {
+pub fn router(
+    orchestrator: Arc<Orchestrator>,
+    access: Arc<AccessControl>,
+    private: Router,
+) -> Router {
     let behind = |scope| {
         let access = Arc::clone(&access);
         from_fn_with_state(Guard { access, scope }, ask_for_key)

@@ -3,7 +3,7 @@
 //! The texts are made of words whose neighbours differ in length, so that one that is missing or came twice is found
 //! by lining up the lengths that were meant with those that were heard.
 
-use crate::realtime::RATE;
+use duologue_client::RATE;
 
 /// Samples of a character.
 const CHARACTER: f64 = RATE as f64 * 0.060;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use duologue_client::{BLOCK_TIME, connect};
 
 use super::talker::{Notes, Talker};
-use crate::realtime::{BLOCK_TIME, connect};
 
 /// Longest wait for the server to take its leave, once the time is over.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ async fn hold(
     started: Instant,
     time: Duration,
 ) -> anyhow::Result<()> {
-    let (mut speaker, mut listener) = connect(url).await?;
+    let (mut speaker, mut listener) = connect(url, None).await?;
     speaker.send(&talker.session(prompt)).await?;
     let mut clock = tokio::time::interval(BLOCK_TIME);
     while started.elapsed() < time {

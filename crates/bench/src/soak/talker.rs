@@ -4,9 +4,8 @@
 use std::sync::Arc;
 
 use duologue_audio::pcm;
+use duologue_client::{BLOCK, Playout, RATE};
 use serde_json::{Value, json};
-
-use crate::realtime::{BLOCK, Playout, RATE};
 
 /// Quieter than this a block is silence: -50 dBFS.
 const AUDIBLE: u16 = 104;

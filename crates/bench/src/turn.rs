@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use duologue_client::{BLOCK, BLOCK_TIME, Playout, RATE, connect, read_sound};
 use serde_json::{Value, json};
 
 use super::asr::clips;
 use super::report::{Report, median, percentile};
 use super::server::Server;
-use crate::realtime::{BLOCK, BLOCK_TIME, Playout, RATE, connect, read_sound};
 
 /// Quieter than this a block is silence: -50 dBFS.
 const AUDIBLE: u16 = 104;
@@ -46,23 +46,23 @@ struct Turn {
 }
 
 impl TurnBench {
-    pub async fn run(self) -> anyhow::Result<Report> {
+    pub async fn run(self, key: Option<&str>) -> anyhow::Result<Report> {
         let questions = clips(&self.corpus, 1)?;
         let mut server = None;
-        let url = match &self.url {
-            Some(url) => url.clone(),
+        let (url, key) = match &self.url {
+            Some(url) => (url.clone(), key),
             None => {
                 let started = Server::start(&self.serve).await?;
                 let url = started.url.clone();
                 server = Some(started);
-                url
+                (url, None)
             }
         };
         let mut turns = Vec::new();
         let mut unanswered = 0;
         for number in 0..self.turns.max(1) {
             let (file, _) = &questions[number % questions.len()];
-            match ask(&url, &read_sound(file)?).await? {
+            match ask(&url, key, &read_sound(file)?).await? {
                 Some(turn) => turns.push(turn),
                 None => unanswered += 1,
             }
@@ -77,8 +77,8 @@ impl TurnBench {
 }
 
 /// Asks one question over a connection of its own. `None`: it was not answered.
-async fn ask(url: &str, question: &[i16]) -> anyhow::Result<Option<Turn>> {
-    let (mut speaker, mut listener) = connect(url).await?;
+async fn ask(url: &str, key: Option<&str>, question: &[i16]) -> anyhow::Result<Option<Turn>> {
+    let (mut speaker, mut listener) = connect(url, key).await?;
     let session = json!({
         "type": "realtime",
         "instructions": "Answer in one short sentence.",

@@ -8,7 +8,7 @@ use duologue_scenes::picture::{Page, PageRow, Series, over_time, page};
 use super::samples::Sample;
 use super::talker::Notes;
 use super::{Report, Soaked, verdict};
-use crate::bench::report::percentile;
+use crate::report::percentile;
 
 /// Jitter is drawn as the 95th percentile of so many seconds.
 const WINDOW: f64 = 10.0;

@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 
 use super::asr::clips;
 use super::report::{Report, median, percentile};
-use crate::engines::SILERO;
+
+/// The voice detector's model.
+const SILERO: &str = "silero-vad";
 
 /// Samples a call: as a client sends them.
 const FRAME: usize = SAMPLE_RATE as usize / 50;

@@ -66,7 +66,7 @@ impl AsrBench {
         };
         let recognizer = duologue_asr::load(&pack, &options)?;
         let mut peer = self.peer.start(
-            include_str!("../../../../bench/peers/faster_whisper.py"),
+            include_str!("../../../bench/peers/faster_whisper.py"),
             &[
                 &pack.dir.to_string_lossy(),
                 &self.threads.to_string(),

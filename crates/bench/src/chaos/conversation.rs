@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use duologue_client::{BLOCK, BLOCK_TIME, Listener, Speaker, connect};
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
 use super::words::{self, Fate};
-use crate::bench::turns::endpoint;
-use crate::realtime::{BLOCK_TIME, Listener, Speaker, connect};
+use crate::turns::endpoint;
 
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -57,7 +57,7 @@ pub enum Heard {
 impl Conversation {
     /// Begins one.
     pub async fn begin(url: &str, script: &str) -> anyhow::Result<Self> {
-        let (speaker, listener) = connect(url).await?;
+        let (speaker, listener) = connect(url, None).await?;
         let mut conversation = Self {
             speaker,
             listener,
@@ -83,7 +83,7 @@ impl Conversation {
             "{}/v1/realtime?duologue_resume={token}",
             url.trim_end_matches('/')
         );
-        (self.speaker, self.listener) = connect(&address).await?;
+        (self.speaker, self.listener) = connect(&address, None).await?;
         let created = self.wait_for("session.created").await?;
         self.note_token(&created);
         let duologue = &created["session"]["duologue"];
@@ -133,7 +133,6 @@ impl Conversation {
         let mut all_sent = false;
         let mut clock = tokio::time::interval(BLOCK_TIME);
         clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let block = crate::realtime::BLOCK;
         let started = Instant::now();
         loop {
             tokio::select! {
@@ -173,12 +172,12 @@ impl Conversation {
                     if started.elapsed() > PATIENCE {
                         bail!("a reply did not end within {} s", PATIENCE.as_secs());
                     }
-                    let ready = (sound.len() - played).min(block);
+                    let ready = (sound.len() - played).min(BLOCK);
                     played += ready;
-                    if played > 0 && ready < block && !all_sent {
-                        reply.gap += BLOCK_TIME.mul_f64((block - ready) as f64 / block as f64);
+                    if played > 0 && ready < BLOCK && !all_sent {
+                        reply.gap += BLOCK_TIME.mul_f64((BLOCK - ready) as f64 / BLOCK as f64);
                     }
-                    if BLOCK_TIME * (played / block) as u32 >= at
+                    if BLOCK_TIME * (played / BLOCK) as u32 >= at
                         && let Some(strike) = strike.take()
                     {
                         // The loudspeaker goes on meanwhile: the clock makes up for it.

@@ -7,7 +7,7 @@ use duologue_scenes::measure::Figures;
 use duologue_scenes::picture::{Page, PageRow, PageScene, distribution, page, timeline};
 
 use super::{Outcome, table};
-use crate::bench::report::Report;
+use crate::report::Report;
 
 /// A measure's title, values, aim in milliseconds, and whether the aim is for the median.
 type Measure = (&'static str, fn(&Figures) -> &Vec<f64>, Option<f64>, bool);

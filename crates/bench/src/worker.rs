@@ -17,9 +17,10 @@ use duologue_rpc::{
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tonic::transport::{Channel, Endpoint};
 
+use super::program::program;
 use super::report::{Report, median, percentile};
 use super::tts::SENTENCES;
 
@@ -235,12 +236,11 @@ async fn live(client: &TtsWorkerClient<Channel>) -> anyhow::Result<LiveFigures> 
 
 /// A worker in a process of its own, and its address; it ends when it is dropped.
 pub(super) async fn start(voice: &str, options: &[String]) -> anyhow::Result<(Child, String)> {
-    let mut child = Command::new(std::env::current_exe()?)
+    let mut child = program()?
         .args(["--log", "warn", "worker", "--listen", "127.0.0.1:0"])
         .args(["--default-voice", voice])
         .args(options)
         .stdout(Stdio::piped())
-        .kill_on_drop(true)
         .spawn()
         .context("cannot start a worker")?;
     let out = child.stdout.take().context("the worker has no output")?;

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use duologue_asr::{Cancel, Options};
+use duologue_asr::{Cancel, LoadOptions, Options};
+use duologue_client::{RATE, read_sound};
 use duologue_scenes::Reply;
 use duologue_voicepack::VoicepackStore;
 use serde_json::json;
@@ -23,8 +24,6 @@ use super::asr::clips;
 use super::report::{Report, percentile};
 use super::server::Server;
 use super::turns::endpoint::{Endpoint, instructions};
-use crate::engines;
-use crate::realtime::{RATE, read_sound};
 use samples::Sample;
 use talker::{Notes, Question};
 use verdict::{Measured, Verdict, judge};
@@ -378,8 +377,7 @@ fn figures(soaked: &Soaked, verdicts: &[Verdict]) -> serde_json::Value {
 /// Listens to the first replies of each client: how many hold another's codeword, of how many.
 async fn listen(notes: &[Notes], words: &Arc<Vec<String>>) -> anyhow::Result<(usize, usize)> {
     let store = VoicepackStore::open_default()?;
-    let recognizer =
-        engines::recognizer(&store, LISTENS, duologue_asr::LoadOptions::default()).await?;
+    let pack = store.find(LISTENS)?;
     let replies: Vec<(String, Vec<i16>)> = notes
         .iter()
         .zip(words.iter())
@@ -393,6 +391,7 @@ async fn listen(notes: &[Notes], words: &Arc<Vec<String>>) -> anyhow::Result<(us
         .collect();
     let all = Arc::clone(words);
     tokio::task::spawn_blocking(move || {
+        let recognizer = duologue_asr::load(&pack, &LoadOptions::default())?;
         let mut crossed = 0;
         for (own, reply) in &replies {
             let sound = duologue_audio::pcm::i16_to_f32(reply);

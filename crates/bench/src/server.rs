@@ -4,12 +4,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use duologue_client::connect;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use super::process::Process;
-use crate::realtime::connect;
+use super::program::program;
 
 /// Models may have to be loaded.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -28,20 +29,16 @@ impl Server {
     /// A server that does not start, or ends.
     pub async fn start(options: &[String]) -> anyhow::Result<Self> {
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = program()?
             .args(["--log", "warn", "serve", "--listen", &address.to_string()])
-            // What a bench loads a server with is its own affair.
-            .env("DUOLOGUE_MAX_CPU_PERCENT", "0")
-            .env("DUOLOGUE_MAX_LAG_MS", "0")
             .args(options)
             .stdout(Stdio::null())
-            .kill_on_drop(true)
             .spawn()
             .context("cannot start a server")?;
         let url = format!("ws://{address}/v1/realtime");
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
-            if let Ok((mut speaker, _)) = connect(&url).await {
+            if let Ok((mut speaker, _)) = connect(&url, None).await {
                 speaker.close().await;
                 return Ok(Self { child, url });
             }

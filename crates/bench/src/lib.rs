@@ -2,6 +2,9 @@
 //!
 //! Machines are shared and noisy, so a time alone means little: each measurement alternates between Duologue and a
 //! peer, and what counts is the ratio.
+//!
+//! The program mounts [`BenchCommand`] as one of its commands. Benches start the program anew for servers and workers
+//! of their own, so they can only be run by one that has `serve` and `worker`.
 
 mod asr;
 mod capacity;
@@ -13,6 +16,7 @@ mod fleet;
 mod network;
 mod peer;
 mod process;
+mod program;
 mod report;
 mod server;
 mod sessions;
@@ -61,16 +65,16 @@ enum What {
 }
 
 impl BenchCommand {
-    /// Measures and prints.
+    /// Measures and prints. `key`: what a server asks for that runs already; those of a bench's own ask for none.
     ///
     /// # Errors
     /// A model, a corpus or a peer that is not there; what has to hold and did not.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self, key: Option<String>) -> anyhow::Result<()> {
         let report = match self.what {
             What::Tts(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
             What::Asr(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
             What::Ear(bench) => tokio::task::spawn_blocking(move || bench.run()).await??,
-            What::Turn(bench) => bench.run().await?,
+            What::Turn(bench) => bench.run(key.as_deref()).await?,
             What::Transport(bench) => bench.run().await?,
             What::Network(bench) => bench.run().await?,
             What::Turns(bench) => bench.run().await?,

@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,13 +23,14 @@ use duologue_scenes::Reply;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::asr::clips;
 use super::server::Server;
 use super::turns::endpoint::{Endpoint, instructions};
+use super::worker::start;
 
 const FRAME: Duration = Duration::from_millis(20);
 /// How long the recognizer elsewhere takes.
@@ -108,24 +108,8 @@ impl Drop for Ears {
 
 /// A TTS worker with the test tone; ended when dropped.
 pub(super) async fn voice(sessions: usize) -> anyhow::Result<(Child, String)> {
-    let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let child = Command::new(std::env::current_exe()?)
-        .args(["--log", "warn", "worker", "--listen", &address.to_string()])
-        .args(["--default-voice", "tone"])
-        .args(["--max-sessions", &(sessions * 2 + 2).to_string()])
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .context("cannot start a TTS worker")?;
-    let started = Instant::now();
-    while TcpStream::connect(address).await.is_err() {
-        if started.elapsed() > PATIENCE {
-            bail!("the TTS worker was not ready in time; its messages are above");
-        }
-        // Nothing tells a client that a port has begun to listen.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok((child, format!("http://{address}")))
+    let most = (sessions * 2 + 2).to_string();
+    start("tone", &["--max-sessions".to_owned(), most]).await
 }
 
 /// Runs sessions beside each other for a time, against a server with these further options.

@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use crate::program::program;
+
 /// Models may have to be loaded.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Nothing tells that a port has begun to listen.
@@ -92,20 +94,18 @@ impl Process {
 
     /// Starts it (again) and waits until it is ready.
     pub async fn start(&mut self) -> anyhow::Result<()> {
-        let program = match self.kind {
-            Kind::Redis => "redis-server".into(),
-            Kind::Worker | Kind::Server => std::env::current_exe()?,
+        let (name, mut command) = match self.kind {
+            Kind::Redis => ("redis-server", Command::new("redis-server")),
+            Kind::Worker => ("a worker", program()?),
+            Kind::Server => ("a server", program()?),
         };
-        let child = Command::new(&program)
+        let child = command
             .args(&self.arguments)
-            // Nobody is refused for what the bench itself does to the machine.
-            .env("DUOLOGUE_MAX_CPU_PERCENT", "0")
-            .env("DUOLOGUE_MAX_LAG_MS", "0")
             .current_dir(std::env::temp_dir())
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+            .with_context(|| format!("cannot start {name}"))?;
         self.child = Some(child);
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
@@ -114,22 +114,14 @@ impl Process {
                 .as_mut()
                 .and_then(|child| child.try_wait().transpose())
             {
-                bail!(
-                    "{} ended with {}; its messages are above",
-                    program.display(),
-                    status?
-                );
+                bail!("{name} ended with {}; its messages are above", status?);
             }
             if self.is_ready().await {
                 return Ok(());
             }
             tokio::time::sleep(LOOK).await;
         }
-        bail!(
-            "{} was not ready within {} s",
-            program.display(),
-            PATIENCE.as_secs()
-        )
+        bail!("{name} was not ready within {} s", PATIENCE.as_secs())
     }
 
     async fn is_ready(&self) -> bool {

@@ -7,7 +7,7 @@ use duologue_scenes::measure::Figures;
 use serde_json::{Value, json};
 
 use super::Outcome;
-use crate::bench::report::{Report, median, percentile};
+use crate::report::{Report, median, percentile};
 
 /// Joins the figures of scenes.
 pub fn total<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Figures {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bench::process::Process;
+use crate::process::Process;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);

@@ -66,10 +66,9 @@ impl TtsBench {
         };
         let voice = duologue_tts::load(&pack, &options)?;
         let model = model.to_string_lossy().into_owned();
-        let mut peer = self.peer.start(
-            include_str!("../../../../bench/peers/piper_tts.py"),
-            &[&model],
-        )?;
+        let mut peer = self
+            .peer
+            .start(include_str!("../../../bench/peers/piper_tts.py"), &[&model])?;
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds.max(1) {
             for sentence in SENTENCES {

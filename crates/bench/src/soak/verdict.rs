@@ -2,7 +2,7 @@
 
 use super::samples::{Sample, mean};
 use super::talker::Notes;
-use crate::bench::report::percentile;
+use crate::report::percentile;
 
 /// Growth that counts as flat: a share of what there was, ...
 const GROWTH: f64 = 0.05;

@@ -4,12 +4,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use duologue_client::{BLOCK_TIME, Listener, Speaker, connect};
 use duologue_scenes::{Library, Performer, Scene, Trace};
 use serde_json::Value;
 use tokio::time::MissedTickBehavior;
 
 use super::endpoint;
-use crate::realtime::{BLOCK_TIME, Listener, Speaker, connect};
 
 /// How long a server may take for an answer that needs no thought.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub async fn play(url: &str, scene: &Scene, library: &Library) -> anyhow::Result<Trace> {
     let mut performer =
         Performer::new(scene, library).with_context(|| format!("in scene {}", scene.name))?;
-    let (mut speaker, mut listener) = connect(url).await?;
+    let (mut speaker, mut listener) = connect(url, None).await?;
     wait_for(&mut listener, "session.created").await?;
     let settings = performer.session(&endpoint::instructions(&scene.name));
     speaker.send(&settings).await?;
