@@ -7,12 +7,12 @@ import json
 import os
 import socket
 import subprocess
-import threading
 import time
 from pathlib import Path
 
 import httpx
 
+from relay import Relay
 from server import Served, free_port, wait_until
 
 KEY, SECRET = "devkey", "a-secret-of-more-than-32-characters"
@@ -88,60 +88,17 @@ class Duologue(Served):
         super().__init__(folder, "--livekit", server, *arguments, env=keys)
 
 
-class Proxy:
-    """TCP connections to a server, all of which can be cut. Media goes past it. Keeps the token each came with."""
+class Proxy(Relay):
+    """Connections to a LiveKit server; media goes past it. Keeps the claims of the token that each came with."""
 
     def __init__(self, port):
-        self.to = port
-        self.pairs = []
         self.tokens = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"ws://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self.accept, daemon=True).start()
+        super().__init__(port)
+        self.url = f"ws://127.0.0.1:{self.port}"
 
-    def accept(self):
-        while True:
-            try:
-                near, _ = self.listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self.to))
-            self.pairs.append((near, far))
-            threading.Thread(target=self.carry, args=(near, far, self.note_token), daemon=True).start()
-            threading.Thread(target=self.carry, args=(far, near), daemon=True).start()
-
-    def note_token(self, request):
-        for line in request.split(b"\r\n"):
+    def asked(self, data):
+        for line in data.split(b"\r\n"):
             name, _, value = line.partition(b":")
             if name.lower() == b"authorization":
                 claims = value.split(b".")[1]
                 self.tokens.append(json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4))))
-
-    @staticmethod
-    def carry(source, sink, look=None):
-        try:
-            while data := source.recv(65536):
-                if look is not None:
-                    look(data)
-                    look = None
-                sink.sendall(data)
-        except OSError:
-            pass
-        for one in (source, sink):
-            try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def cut(self):
-        for pair in self.pairs:
-            for one in pair:
-                try:
-                    one.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-        self.pairs.clear()
-
-    def close(self):
-        self.listener.close()
-        self.cut()

@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HANG = 600
@@ -117,47 +116,3 @@ class Endpoint:
         self.released.set()
         self.server.shutdown()
         self.server.server_close()
-
-
-class Relay:
-    """A TCP relay that can be slow, or forward nothing at all while both ends think that they are connected."""
-
-    def __init__(self, port):
-        self.to = port
-        self.delay = 0.0
-        self.cut = False
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.held = []
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                near, _ = self.listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self.to))
-            self.held += [near, far]
-            for one, other in [(near, far), (far, near)]:
-                threading.Thread(target=self.pump, args=(one, other), daemon=True).start()
-
-    def pump(self, one, other):
-        try:
-            while data := one.recv(65_536):
-                time.sleep(self.delay)
-                if not self.cut:
-                    other.sendall(data)
-        except OSError:
-            pass
-        if not self.cut:
-            for end in (one, other):
-                try:
-                    end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-
-    def stop(self):
-        self.listener.close()
-        for one in self.held:
-            one.close()

@@ -265,7 +265,7 @@ def test_a_reply_goes_on_while_broken_signalling_is_resumed(lonely_livekit, tmp_
         assert not duologue.told("joined anew"), "it was not resumed"
     finally:
         duologue.stop()
-        proxy.close()
+        proxy.stop()
 
 
 def test_a_token_that_the_server_renews_is_the_one_that_we_come_back_with(lonely_livekit, tmp_path):
@@ -296,7 +296,7 @@ def test_a_token_that_the_server_renews_is_the_one_that_we_come_back_with(lonely
         run(talk())
     finally:
         duologue.stop()
-        proxy.close()
+        proxy.stop()
 
 
 def test_servers_share_rooms_and_one_that_is_full_is_sent_none(lonely_livekit, tmp_path):

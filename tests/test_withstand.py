@@ -21,8 +21,9 @@ import websockets
 
 from conftest import speech
 from realtime import person
+from relay import Relay
 from server import BARE, Redis, Served, free_port, wait_until
-from stand_ins import Endpoint, Relay
+from stand_ins import Endpoint
 from test_hostile_clients import connect, frame, raw_websocket
 from test_realtime import run, type_and_ask
 
@@ -159,7 +160,7 @@ def test_a_client_that_vanishes_without_a_word_gives_its_slot_back(endpoint, tmp
         client.sendall(frame(json.dumps({"type": "session.update", "session": {"instructions": "x"}})))
         assert httpx.get(f"{server.url}/v1/realtime").status_code == 503
         # Neither end is told that nothing goes through any more.
-        relay.cut = True
+        relay.silent = True
         wait_until(lambda: httpx.get(f"{server.url}/v1/realtime").status_code == 426, 90, "the slot is free")
         client.close()
         relay.stop()
