@@ -4,26 +4,27 @@
 //! delays and reorders what passes, DTLS and ICE included. Recorded speech goes both ways at once; what comes out of
 //! the jitter buffers is written down by a recognizer and compared with what was said. All networks are tried beside
 //! each other: a call takes next to nothing of the machine.
-//!
-//! The time from mouth to ear is found by laying the loudness of what was heard over that of what was said.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod call;
+mod loudness;
+
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use duologue_asr::wer::{self, Errors};
 use duologue_asr::{Cancel, LoadOptions, Options};
 use duologue_audio::{FRAME_SAMPLES, Frame, SAMPLE_RATE};
-use duologue_netem::{Relay, Weather};
-use duologue_rtc::{JitterStatistics, Peer, PeerCommand, PeerHandler, Port, PortConfig};
+use duologue_netem::Weather;
+use duologue_rtc::JitterStatistics;
 use duologue_voicepack::VoicepackStore;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use super::asr::clips;
 use super::report::{Report, median, percentile};
+use call::{Heard, talk};
+use loudness::Loudness;
 
 const FRAME: Duration = Duration::from_millis(20);
 /// Before the first clip, in which the buffers find the delay that the network needs.
@@ -187,159 +188,6 @@ fn in_samples(time: Duration) -> usize {
     (time.as_secs_f64() * f64::from(SAMPLE_RATE)) as usize
 }
 
-/// What one side heard, on the clock of what was said.
-struct Heard {
-    /// Sample 0 was heard when sample 0 was said.
-    samples: Vec<i16>,
-    statistics: JitterStatistics,
-}
-
-struct Ear {
-    tell: mpsc::UnboundedSender<(Instant, Frame)>,
-    connected: mpsc::UnboundedSender<()>,
-}
-
-impl PeerHandler for Ear {
-    fn connected(&mut self) {
-        let _ = self.connected.send(());
-    }
-    fn disconnected(&mut self) {}
-    fn sound(&mut self, frame: Frame) {
-        let _ = self.tell.send((Instant::now(), frame));
-    }
-    fn message(&mut self, _text: &str) -> bool {
-        true
-    }
-    fn output_delay(&mut self, _delay: Duration) {}
-}
-
-struct Side {
-    commands: mpsc::Sender<PeerCommand>,
-    heard: mpsc::UnboundedReceiver<(Instant, Frame)>,
-    connected: mpsc::UnboundedReceiver<()>,
-    end: tokio::task::JoinHandle<JitterStatistics>,
-}
-
-impl Side {
-    fn start(peer: Peer) -> Self {
-        let (commands, orders) = mpsc::channel(256);
-        // Unbounded for a bench of known length only.
-        let (tell, heard) = mpsc::unbounded_channel();
-        let (told, connected) = mpsc::unbounded_channel();
-        let ear = Ear {
-            tell,
-            connected: told,
-        };
-        let end = tokio::spawn(async move { peer.run(ear, orders).await.1 });
-        Self {
-            commands,
-            heard,
-            connected,
-            end,
-        }
-    }
-
-    async fn say(&self, frame: Frame) -> anyhow::Result<()> {
-        let said = self.commands.send(PeerCommand::Say(Box::new(frame)));
-        said.await.context("a call ended before its time")
-    }
-
-    async fn end(mut self, started: Instant) -> anyhow::Result<Heard> {
-        let _ = self.commands.send(PeerCommand::Close).await;
-        let statistics = self.end.await?;
-        let mut samples: Vec<i16> = Vec::new();
-        // Frames follow each other without a gap from the first on.
-        while let Ok((at, frame)) = self.heard.try_recv() {
-            match at.checked_duration_since(started) {
-                Some(since) if samples.is_empty() => samples.resize(in_samples(since), 0),
-                None => continue,
-                Some(_) => {}
-            }
-            samples.extend(frame.0);
-        }
-        Ok(Heard {
-            samples,
-            statistics,
-        })
-    }
-}
-
-/// A call through a relay: caller and called.
-async fn connect(case: &Case, seed: u64) -> anyhow::Result<(Side, Side, Relay)> {
-    let config = PortConfig {
-        udp_port: 0,
-        tcp_port: None,
-        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        public_addresses: Vec::new(),
-    };
-    let (one, other) = (Port::bind(&config).await?, Port::bind(&config).await?);
-    let server: SocketAddr = other
-        .addresses()
-        .first()
-        .and_then(|address| address.split('/').next()?.parse().ok())
-        .context("the port has no address")?;
-    let relay = Relay::start(server, case.weather, seed).await?;
-    let offering = one.call("oai-events")?;
-    // Nobody knows the way past the relay.
-    let offer: String = offering
-        .offer()
-        .split_inclusive('\n')
-        .filter(|line| !line.starts_with("a=candidate:"))
-        .collect();
-    let answering = other.accept(&offer)?;
-    let (before, after) = (
-        format!("127.0.0.1 {}", server.port()),
-        format!("127.0.0.1 {}", relay.address().port()),
-    );
-    let answer = answering.answer().replace(&before, &after);
-    let mut caller = Side::start(offering.answered(&answer)?);
-    let mut called = Side::start(answering);
-    for side in [&mut caller, &mut called] {
-        tokio::time::timeout(Duration::from_secs(20), side.connected.recv())
-            .await
-            .with_context(|| format!("{}: no connection within 20 s", case.name))?;
-    }
-    Ok((caller, called, relay))
-}
-
-/// Speech both ways over one network.
-async fn talk(case: &Case, script: &Script, seed: u64) -> anyhow::Result<(Heard, Heard)> {
-    let (caller, called, relay) = connect(case, seed).await?;
-    let mut clock = tokio::time::interval(FRAME);
-    clock.tick().await;
-    let started = Instant::now();
-    let event = case.event.map(|event| script.event(event) / FRAME_SAMPLES);
-    let mut over = None;
-    for n in 0.. {
-        let Some(frame) = script.frame(n) else { break };
-        if Some(n) == event {
-            match case.event {
-                Some(Event::Outage(time)) => {
-                    let outage = Weather {
-                        loss: 1.0,
-                        ..case.weather
-                    };
-                    relay.set(outage).await;
-                    over = Some(n + (time.as_millis() / FRAME.as_millis()) as usize);
-                }
-                Some(Event::ChangeAddress) => relay.change_address().await,
-                None => {}
-            }
-        }
-        if over == Some(n) {
-            relay.set(case.weather).await;
-        }
-        // A microphone is always open, a server speaks when it has something to say.
-        caller.say(frame).await?;
-        if script.is_said(n) {
-            called.say(frame).await?;
-        }
-        clock.tick().await;
-    }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    Ok((called.end(started).await?, caller.end(started).await?))
-}
-
 /// What came of one direction.
 struct Outcome {
     errors: Errors,
@@ -391,7 +239,7 @@ impl Outcome {
         let (said, heard_loudness) = (Loudness::of(&script.samples), Loudness::of(&heard.samples));
         let mut latencies = Vec::new();
         let mut recovered_ms = None;
-        for at in (0..heard_loudness.0.len()).step_by(Loudness::STEPS_A_SECOND / 20) {
+        for at in (0..heard_loudness.len()).step_by(Loudness::STEPS_A_SECOND / 20) {
             let Some(lag) = said.lag(&heard_loudness, at) else {
                 continue;
             };
@@ -432,60 +280,6 @@ impl Outcome {
             "inserted_ms": ms(s.inserted), "removed_ms": ms(s.removed),
         })
     }
-}
-
-/// Loudness every 5 ms, dB above -60 dBFS.
-struct Loudness(Vec<f32>);
-
-impl Loudness {
-    const STEP: usize = 240;
-    const STEPS_A_SECOND: usize = SAMPLE_RATE as usize / Self::STEP;
-    /// So much of what was heard is laid over what was said.
-    const WINDOW: usize = Self::STEPS_A_SECOND;
-    /// Longest time from mouth to ear that is looked for: 1.5 s.
-    const LONGEST: usize = Self::STEPS_A_SECOND * 3 / 2;
-    /// How alike they must be.
-    const ALIKE: f32 = 0.85;
-    /// A window with less variation says nothing.
-    const LIVELY: f32 = 6.0;
-
-    fn of(samples: &[i16]) -> Self {
-        let sound = duologue_audio::pcm::i16_to_f32(samples);
-        let loudness = sound.chunks_exact(Self::STEP).map(|step| {
-            (duologue_audio::pcm::dbfs(duologue_audio::pcm::rms(step)) + 60.0).max(0.0)
-        });
-        Self(loudness.collect())
-    }
-
-    /// How many steps before, what was heard from `at` on was said.
-    fn lag(&self, heard: &Self, at: usize) -> Option<usize> {
-        let window = heard.0.get(at..at + Self::WINDOW)?;
-        let (mean, deviation) = spread(window);
-        if deviation < Self::LIVELY {
-            return None;
-        }
-        let (likeness, lag) = (0..=Self::LONGEST.min(at))
-            .filter_map(|lag| {
-                let said = self.0.get(at - lag..at - lag + Self::WINDOW)?;
-                let (said_mean, said_deviation) = spread(said);
-                let cross: f32 = window
-                    .iter()
-                    .zip(said)
-                    .map(|(a, b)| (a - mean) * (b - said_mean))
-                    .sum();
-                let scale = deviation * said_deviation * Self::WINDOW as f32;
-                (scale > 0.0).then(|| (cross / scale, lag))
-            })
-            .max_by(|one, other| one.0.total_cmp(&other.0))?;
-        (likeness >= Self::ALIKE).then_some(lag)
-    }
-}
-
-/// Mean and standard deviation.
-fn spread(values: &[f32]) -> (f32, f32) {
-    let mean = values.iter().sum::<f32>() / values.len() as f32;
-    let square = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32;
-    (mean, square.sqrt())
 }
 
 impl NetworkBench {
@@ -593,25 +387,6 @@ fn row(case: &Case, way: &str, outcome: &Outcome) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_time_from_mouth_to_ear_is_found_in_the_loudness() {
-        let mut dice = duologue_netem::Dice::new(3);
-        let said: Vec<i16> = (0..200)
-            .flat_map(|_| {
-                let peak = (dice.share() * 20_000.0) as i16;
-                (0..4_800usize).map(move |n| if n % 97 < 48 { peak } else { -peak })
-            })
-            .collect();
-        let late = in_samples(Duration::from_millis(185));
-        let heard: Vec<i16> = std::iter::repeat_n(0, late)
-            .chain(said.iter().copied())
-            .collect();
-        let (said, heard) = (Loudness::of(&said), Loudness::of(&heard));
-        assert_eq!(said.lag(&heard, 800), Some(37));
-        let silence = Loudness::of(&vec![0; 480_000]);
-        assert_eq!(said.lag(&silence, 800), None);
-    }
 
     #[test]
     fn every_case_has_a_name_of_its_own() {

@@ -1,25 +1,26 @@
 //! Taking part in a room: the loop that owns everything.
 
+mod media;
+mod returning;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use duologue_rtc::{JitterStatistics, Setup};
-use futures_util::future::BoxFuture;
+use duologue_rtc::JitterStatistics;
 use livekit_protocol::DisconnectReason;
 use livekit_protocol::leave_request::Action;
 use livekit_protocol::signal_response::Message as Response;
-use str0m::channel::ChannelId;
-use str0m::{Event, IceConnectionState};
 use tokio::sync::mpsc;
 
-use super::link::{Link, SignalWire, Told, leaving, signal, unix_ms};
-use super::{Room, RoomCommand, RoomConfig, RoomEnd, RoomEvent, RoomHandler, follow, fresh_token};
+use super::link::{Link, Told, leaving, unix_ms};
+use super::{Room, RoomCommand, RoomEnd, RoomEvent, RoomHandler, follow};
 use crate::audience::Change;
-use crate::connection::{Datagram, Polled};
+use crate::connection::Datagram;
 use crate::error::ConnectError;
 use crate::packets;
 use crate::recovery::Attempt;
 use crate::text_stream::{chunks, trailer};
+use returning::{Back, Trying};
 
 /// What is queued is given so long to leave before we do.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -29,16 +30,6 @@ const MEDIA: Duration = Duration::from_secs(15);
 const MAX_STREAMS: usize = 64;
 /// Attribute that names the track whose words a transcription has.
 const TRACK: &str = "lk.transcribed_track_id";
-
-/// A way back that is being tried.
-type Trying = BoxFuture<'static, Result<Back, ConnectError>>;
-
-enum Back {
-    Resumed(SignalWire),
-    Rejoined(Box<Link>, String),
-    /// The server does not know us any more.
-    Forgotten(String),
-}
 
 /// Where a datagram is for, or a message from.
 // One at a time, on the stack.
@@ -316,119 +307,6 @@ impl<H: RoomHandler> Running<'_, H> {
         now.saturating_duration_since(self.room.started)
     }
 
-    /// The connection is lost in a way that only joining anew mends.
-    fn broken(&mut self, reason: &str) {
-        self.room.link = None;
-        self.lost(Some(Action::Reconnect), reason);
-    }
-
-    fn lost(&mut self, told: Option<Action>, reason: &str) {
-        if self.closing.is_some() {
-            self.end.get_or_insert(RoomEnd::Closed);
-            return;
-        }
-        let at = self.since_start(Instant::now());
-        let anew = !self.room.recovery.is_under_way();
-        self.last_reason = reason.to_owned();
-        if !self.room.recovery.lost(at, told) {
-            self.end.get_or_insert(RoomEnd::Removed(reason.to_owned()));
-            return;
-        }
-        if anew {
-            tracing::warn!(
-                reason,
-                room = self.room.config.room,
-                "the connection to a LiveKit room is lost"
-            );
-        }
-        self.media_by = None;
-        self.schedule();
-    }
-
-    fn schedule(&mut self) {
-        if self.trying.is_some() {
-            return;
-        }
-        let at = self.since_start(Instant::now());
-        match self.room.recovery.next(at) {
-            Some((attempt, when)) => {
-                let attempt = match self.room.link {
-                    Some(_) => attempt,
-                    None => Attempt::Rejoin,
-                };
-                self.next_try = Some((attempt, self.room.started + when));
-            }
-            None if self.room.recovery.is_under_way() => {
-                self.end
-                    .get_or_insert(RoomEnd::Lost(self.last_reason.clone()));
-            }
-            None => {}
-        }
-    }
-
-    fn try_back(&mut self, attempt: Attempt) {
-        let config = self.room.config.clone();
-        let token = self.room.token.clone();
-        tracing::debug!(?attempt, "back into a LiveKit room");
-        self.trying = Some(match (attempt, &self.room.link) {
-            (Attempt::Resume, Some(link)) => {
-                let sid = link.sid.clone();
-                Box::pin(async move { resume(&config, &token, &sid).await })
-            }
-            _ => {
-                self.room.link = None;
-                Box::pin(async move { rejoin(&config, token).await })
-            }
-        });
-    }
-
-    fn back(&mut self, back: Result<Back, ConnectError>) {
-        match back {
-            Ok(Back::Resumed(wire)) => {
-                if let Some(link) = &mut self.room.link {
-                    link.resumed(wire, self.room.audience.microphone());
-                    tracing::info!(
-                        room = self.room.config.room,
-                        "the LiveKit session is resumed"
-                    );
-                    self.recovered();
-                }
-            }
-            Ok(Back::Rejoined(link, token)) => {
-                self.room.link = Some(*link);
-                self.room.token = token;
-                self.room.voice_in.restart();
-                tracing::info!(
-                    room = self.room.config.room,
-                    "the LiveKit room is joined anew"
-                );
-                self.recovered();
-                self.joined();
-            }
-            Ok(Back::Forgotten(reason)) => {
-                self.last_reason = reason;
-                self.room.recovery.failed(true);
-                self.schedule();
-            }
-            Err(error) => {
-                tracing::debug!(%error, "not back yet");
-                self.last_reason = error.to_string();
-                if !error.is_passing() && error != ConnectError::Expired {
-                    self.end
-                        .get_or_insert(RoomEnd::Lost(self.last_reason.clone()));
-                    return;
-                }
-                self.room.recovery.failed(false);
-                self.schedule();
-            }
-        }
-    }
-
-    fn recovered(&mut self) {
-        self.room.recovery.recovered();
-        self.media_by = Some(Instant::now() + MEDIA);
-    }
-
     fn command(&mut self, command: RoomCommand) {
         let link = self.room.link.as_mut();
         let taken = match command {
@@ -532,196 +410,5 @@ impl<H: RoomHandler> Running<'_, H> {
             }
             self.lost(None, "the server is silent");
         }
-    }
-
-    /// Takes all that the two connections have to give, and gives when to wake.
-    fn drain(&mut self, now: Instant) -> Instant {
-        let mut wake = now + Duration::from_secs(1);
-        loop {
-            match self.poll(now, &mut wake) {
-                Ok(false) => break,
-                Ok(true) => {}
-                Err(reason) => {
-                    self.broken(&reason);
-                    break;
-                }
-            }
-        }
-        let up = self
-            .room
-            .link
-            .as_ref()
-            .is_some_and(|link| link.publisher_up);
-        [
-            self.room.voice_in.deadline(),
-            up.then(|| self.room.voice_out.deadline()).flatten(),
-            self.room.link.as_ref().and_then(Link::ping_deadline),
-            self.next_try.map(|(_, at)| at),
-            self.media_by,
-            self.closing
-                .map(|by| by.min(now + Duration::from_millis(20))),
-        ]
-        .into_iter()
-        .flatten()
-        .fold(wake, Instant::min)
-        .max(now + Duration::from_millis(1))
-    }
-
-    /// One round: voice and packets into the publisher, events out of both. `false`: nothing is left.
-    fn poll(&mut self, now: Instant, wake: &mut Instant) -> Result<bool, String> {
-        let Some(link) = &mut self.room.link else {
-            return Ok(false);
-        };
-        let mut events = Vec::new();
-        loop {
-            match link
-                .publisher
-                .poll(now)
-                .map_err(|error| error.to_string())?
-            {
-                Polled::Event(event) => events.push((true, event)),
-                Polled::Until(at) => {
-                    *wake = at.min(*wake);
-                    break;
-                }
-            }
-        }
-        loop {
-            match link
-                .subscriber
-                .poll(now)
-                .map_err(|error| error.to_string())?
-            {
-                Polled::Event(event) => events.push((false, event)),
-                Polled::Until(at) => {
-                    *wake = at.min(*wake);
-                    break;
-                }
-            }
-        }
-        if !link.publisher.rtc.is_alive() || !link.subscriber.rtc.is_alive() {
-            return Err("the server closed the media connection".into());
-        }
-        let sent = match (link.publisher_up, link.offered) {
-            (true, Some(offered)) => {
-                // One at a time, for what it makes is to be taken before the next.
-                self.room
-                    .voice_out
-                    .send_next(now, &mut link.publisher.rtc, Some(offered.voice))
-                    || link.send_packet()
-            }
-            _ => false,
-        };
-        let more = sent || !events.is_empty();
-        for (publisher, event) in events {
-            self.happened(now, publisher, event);
-        }
-        Ok(more)
-    }
-
-    fn happened(&mut self, now: Instant, publisher: bool, event: Event) {
-        let Some(link) = &mut self.room.link else {
-            return;
-        };
-        match event {
-            Event::Connected => link.media_is(publisher, true),
-            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
-                let was = if publisher {
-                    link.publisher_up
-                } else {
-                    link.subscriber_up
-                };
-                link.media_is(publisher, false);
-                if was {
-                    self.lost(None, "no media comes through any more");
-                }
-            }
-            Event::IceConnectionStateChange(state) if state.is_connected() => {
-                let connected = match publisher {
-                    true => link.publisher.rtc.is_connected(),
-                    false => link.subscriber.rtc.is_connected(),
-                };
-                if connected {
-                    link.media_is(publisher, true);
-                }
-            }
-            Event::ChannelOpen(id, label) => {
-                tracing::debug!(publisher, %label, "a data channel opened");
-                link.channel_is(publisher, id, true);
-            }
-            Event::ChannelClose(id) => link.channel_is(publisher, id, false),
-            Event::ChannelData(data) => {
-                let received = self.room.inbox.receive(&data.data);
-                // Only whom we hear is listened to.
-                if let Some(received) = received
-                    && Some(received.from.as_str()) == self.room.audience.identity()
-                {
-                    self.tell(RoomEvent::Message(received));
-                }
-            }
-            Event::RtpPacket(packet) if !publisher => {
-                let mid = link
-                    .subscriber
-                    .rtc
-                    .direct_api()
-                    .stream_rx(&packet.header.ssrc)
-                    .map(|stream| stream.mid());
-                let track = mid.and_then(|mid| link.track_of(mid));
-                if track.is_some() && track == self.room.audience.microphone() {
-                    self.room.voice_in.packet(now, packet);
-                }
-            }
-            Event::MediaEgressStats(stats) if publisher => {
-                if let Some(delay) = self.room.voice_out.reported(&stats) {
-                    self.tell(RoomEvent::OutputDelay(delay));
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-impl Link {
-    fn media_is(&mut self, publisher: bool, up: bool) {
-        tracing::debug!(publisher, up, "media");
-        *(if publisher {
-            &mut self.publisher_up
-        } else {
-            &mut self.subscriber_up
-        }) = up;
-    }
-
-    fn channel_is(&mut self, publisher: bool, id: ChannelId, open: bool) {
-        if publisher && self.offered.is_some_and(|offered| offered.reliable == id) {
-            self.channel_open = open;
-        }
-    }
-}
-
-async fn resume(config: &RoomConfig, token: &str, sid: &str) -> Result<Back, ConnectError> {
-    match signal(config, token, Some(sid)).await {
-        Ok((wire, Response::Reconnect(_))) => Ok(Back::Resumed(wire)),
-        Ok((_, Response::Leave(leave))) => Ok(Back::Forgotten(leaving(&leave))),
-        Ok(_) => Ok(Back::Forgotten("the server began a new session".into())),
-        // A server that was started again has no such participant.
-        Err(
-            error @ (ConnectError::Refused { .. }
-            | ConnectError::NoSuchRoom(_)
-            | ConnectError::Expired),
-        ) => Ok(Back::Forgotten(error.to_string())),
-        Err(error) => Err(error),
-    }
-}
-
-async fn rejoin(config: &RoomConfig, token: String) -> Result<Back, ConnectError> {
-    let setup = Setup::new()?;
-    match Link::join(config, &token, &setup).await {
-        Ok(link) => Ok(Back::Rejoined(Box::new(link), token)),
-        Err(ConnectError::Expired) => {
-            let token = fresh_token(config)?;
-            let link = Link::join(config, &token, &setup).await?;
-            Ok(Back::Rejoined(Box::new(link), token))
-        }
-        Err(error) => Err(error),
     }
 }

@@ -7,6 +7,7 @@
 mod client_event;
 mod encoding;
 mod error;
+mod item;
 mod json;
 pub(crate) mod names;
 mod scribe;

@@ -6,12 +6,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use duologue_session::{
-    CancelReason, Content, ErrorCode, Evidence, HeardBy, IncompleteReason, Item, ItemId, ItemKind,
-    ItemStatus, Modality, Notice, ReplyId, ReplyOptions, ReplyOutcome, ReplyStatus, Role, Usage,
+    CancelReason, ErrorCode, Evidence, HeardBy, IncompleteReason, ItemId, ItemKind, Modality, Notice,
+    ReplyId, ReplyOptions, ReplyOutcome, ReplyStatus, Usage,
 };
 use duologue_vad::EchoCancellation;
 use serde_json::{Value, json};
 
+use super::item::{item_json, usage_json};
 use super::{Dialect, EventError, SessionSettings, names};
 
 /// Writes one session's events.
@@ -216,12 +217,12 @@ impl Scribe {
                     Dialect::Ga => "conversation.item.added",
                     Dialect::Beta => "conversation.item.created",
                 };
-                let item = self.item(&item);
+                let item = item_json(&item, self.dialect);
                 out.push(self.event(name, json!({"previous_item_id": previous, "item": item})));
             }
             Notice::ItemDone { item, previous } => {
                 if self.dialect == Dialect::Ga {
-                    let item = self.item(&item);
+                    let item = item_json(&item, self.dialect);
                     out.push(self.event(
                         "conversation.item.done",
                         json!({"previous_item_id": previous, "item": item}),
@@ -239,7 +240,7 @@ impl Scribe {
                 out.push(self.event("conversation.item.truncated", body));
             }
             Notice::ItemRetrieved { item } => {
-                let item = self.item(&item);
+                let item = item_json(&item, self.dialect);
                 out.push(self.event("conversation.item.retrieved", json!({"item": item})));
             }
             Notice::InterruptionSuspected { .. } => {}
@@ -307,7 +308,7 @@ impl Scribe {
                     });
                 }
                 let body = json!({"response_id": self.response_id(reply), "output_index": index,
-                                  "item": self.item(&item)});
+                                  "item": item_json(&item, self.dialect)});
                 out.push(self.event("response.output_item.added", body));
             }
             Notice::ReplyTranscriptDelta { reply, text, .. } => {
@@ -367,7 +368,7 @@ impl Scribe {
             }
             Notice::ReplyItemDone { reply, index, item } => {
                 let body = json!({"response_id": self.response_id(reply), "output_index": index,
-                                  "item": self.item(&item)});
+                                  "item": item_json(&item, self.dialect)});
                 out.push(self.event("response.output_item.done", body));
             }
             Notice::ReplyDone(outcome) => self.reply_done(*outcome, out),
@@ -399,7 +400,7 @@ impl Scribe {
                        "error": {"type": "server_error", "code": names::error_code(*code), "message": message}}),
             ),
         };
-        let items = outcome.items.iter().map(|item| self.item(item)).collect();
+        let items = outcome.items.iter().map(|item| item_json(item, self.dialect)).collect();
         let mut response = self.response(outcome.reply, status, details, items, outcome.usage);
         if self.ours {
             response["duologue"] = json!({
@@ -490,16 +491,7 @@ impl Scribe {
         let metadata = known
             .filter(|options| !options.metadata.is_empty())
             .map(|options| options.metadata.iter().cloned().collect::<HashMap<_, _>>());
-        let usage = usage.map(|usage| {
-            json!({
-                "total_tokens": usage.input_tokens + usage.output_tokens,
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "input_token_details": {"text_tokens": usage.input_tokens, "audio_tokens": 0,
-                                        "cached_tokens": usage.cached_tokens},
-                "output_token_details": {"text_tokens": usage.output_tokens, "audio_tokens": 0},
-            })
-        });
+        let usage = usage.as_ref().map(usage_json);
         let voice = known
             .and_then(|options| options.voice.clone())
             .unwrap_or_else(|| self.settings.voice.clone());
@@ -527,66 +519,6 @@ impl Scribe {
             }
         }
         response
-    }
-
-    fn item(&self, item: &Item) -> Value {
-        let status = match item.status {
-            ItemStatus::InProgress => "in_progress",
-            ItemStatus::Completed => "completed",
-            ItemStatus::Incomplete => "incomplete",
-        };
-        let mut out = json!({"id": item.id, "object": "realtime.item", "status": status});
-        match &item.kind {
-            ItemKind::Message { role, content } => {
-                out["type"] = json!("message");
-                out["role"] = json!(match role {
-                    Role::System => "system",
-                    Role::User => "user",
-                    Role::Assistant => "assistant",
-                });
-                out["content"] = content
-                    .iter()
-                    .map(|part| self.content(*role, part))
-                    .collect();
-            }
-            ItemKind::FunctionCall {
-                call_id,
-                name,
-                arguments,
-            } => {
-                out["type"] = json!("function_call");
-                out["call_id"] = json!(call_id);
-                out["name"] = json!(name);
-                out["arguments"] = json!(arguments);
-            }
-            ItemKind::FunctionCallOutput { call_id, output } => {
-                out["type"] = json!("function_call_output");
-                out["call_id"] = json!(call_id);
-                out["output"] = json!(output);
-            }
-        }
-        out
-    }
-
-    fn content(&self, role: Role, part: &Content) -> Value {
-        match (part, role, self.dialect) {
-            (Content::Text(text), Role::Assistant, Dialect::Ga) => {
-                json!({"type": "output_text", "text": text})
-            }
-            (Content::Text(text), Role::Assistant, Dialect::Beta) => {
-                json!({"type": "text", "text": text})
-            }
-            (Content::Text(text), _, _) => json!({"type": "input_text", "text": text}),
-            (Content::Audio { transcript }, Role::Assistant, Dialect::Ga) => {
-                json!({"type": "output_audio", "transcript": transcript})
-            }
-            (Content::Audio { transcript }, Role::Assistant, Dialect::Beta) => {
-                json!({"type": "audio", "transcript": transcript})
-            }
-            (Content::Audio { transcript }, _, _) => {
-                json!({"type": "input_audio", "transcript": transcript})
-            }
-        }
     }
 
     /// The beta's name of an event.

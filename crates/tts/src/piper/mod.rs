@@ -23,6 +23,8 @@ pub(crate) mod probe;
 #[cfg(feature = "espeak")]
 mod script;
 #[cfg(feature = "espeak")]
+mod sharing;
+#[cfg(feature = "espeak")]
 mod voice;
 
 #[cfg(not(feature = "espeak"))]
