@@ -5,7 +5,6 @@
 //! orchestrator does. Measured at the client, as by `bench worker`.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,8 +17,8 @@ use duologue_registry::{
     Capabilities, LiveFigures, RedisRegistry, Registry, VoiceRecord, WorkerRecord, WorkerState,
 };
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
 
+use super::program::Program;
 use super::report::{Report, median, percentile};
 use super::tts::SENTENCES;
 use super::worker::{Seen, start};
@@ -78,7 +77,7 @@ struct Outcome {
 
 impl FleetBench {
     pub async fn run(self) -> anyhow::Result<Report> {
-        let redis = Redis::start().await?;
+        let redis = Program::redis().await?;
         let mut report = Report::new(
             "fleet",
             &[
@@ -150,16 +149,16 @@ impl FleetBench {
         setups
     }
 
-    async fn measure(&self, redis: &Redis, setup: &Setup<'_>) -> anyhow::Result<Outcome> {
+    async fn measure(&self, redis: &Program, setup: &Setup<'_>) -> anyhow::Result<Outcome> {
         let mut processes = Vec::new();
         for (number, options) in setup.workers.iter().enumerate() {
             let mut all = options.clone();
-            all.extend(["--registry".to_owned(), redis.url.clone()]);
+            all.extend(["--registry".to_owned(), redis.url()]);
             all.extend(["--lease".to_owned(), "3".to_owned()]);
             all.extend(["--name".to_owned(), format!("w{}", number + 1)]);
             processes.push(start(setup.voice, &all).await?.0);
         }
-        let registry = RedisRegistry::open(&redis.url)?;
+        let registry = RedisRegistry::open(&redis.url())?;
         let mut snapshots = registry.watch();
         let fleet = Fleet::registered(Arc::new(registry), Policy::default());
         let all = setup.workers.len();
@@ -366,41 +365,4 @@ fn decisions(workers: usize) -> Value {
         .collect();
     took.sort_by(f64::total_cmp);
     json!({"p50": percentile(&took, 0.5), "p99": percentile(&took, 0.99), "max": percentile(&took, 1.0)})
-}
-
-/// A Redis for the bench alone, that keeps nothing; it ends when it is dropped.
-struct Redis {
-    url: String,
-    _process: Child,
-}
-
-impl Redis {
-    async fn start() -> anyhow::Result<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?
-            .local_addr()?
-            .port();
-        let process = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no"])
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start redis-server; install it (`apt-get install redis-server`)")?;
-        let url = format!("redis://127.0.0.1:{port}");
-        let started = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", port))
-            .await
-            .is_err()
-        {
-            if started.elapsed() > PATIENCE {
-                bail!("redis-server does not listen; its messages are above");
-            }
-            // Nothing tells a client that a port has begun to listen.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(Self {
-            url,
-            _process: process,
-        })
-    }
 }

@@ -6,7 +6,6 @@
 //! heard is known at the client and taken from nobody's word.
 
 mod conversation;
-mod process;
 mod scenarios;
 mod words;
 

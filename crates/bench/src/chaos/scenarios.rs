@@ -11,8 +11,8 @@ use indicatif::ProgressBar;
 use tokio::sync::{Barrier, Mutex, Semaphore};
 
 use super::conversation::{Conversation, Heard};
-use super::process::Process;
 use super::{ChaosBench, Endpoint, Outcome, TURNS, progress, script};
+use crate::program::Program;
 
 /// Never struck.
 const NEVER: Duration = Duration::from_secs(3_600);
@@ -56,8 +56,8 @@ impl ChaosBench {
         next: &AtomicUsize,
         bar: &ProgressBar,
     ) -> anyhow::Result<(Outcome, Outcome)> {
-        let workers = Mutex::new(vec![Process::worker().await?, Process::worker().await?]);
-        let server = Process::server(&self.options(endpoint, &workers.lock().await, None)).await?;
+        let workers = Mutex::new(vec![Program::worker().await?, Program::worker().await?]);
+        let server = Program::server(&self.options(endpoint, &workers.lock().await, None)).await?;
         let (mut killed, mut frozen) = (Outcome::default(), Outcome::default());
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -88,8 +88,8 @@ impl ChaosBench {
     async fn strike_worker(
         &self,
         number: usize,
-        server: &Process,
-        workers: &Mutex<Vec<Process>>,
+        server: &Program,
+        workers: &Mutex<Vec<Program>>,
         struck: &AtomicUsize,
         freeze: bool,
         outcome: &mut Outcome,
@@ -136,11 +136,11 @@ impl ChaosBench {
 
     /// Kills the server while it speaks in all conversations at once; they go on at the other.
     pub(super) async fn orchestrator(&self, endpoint: &Endpoint) -> anyhow::Result<Named> {
-        let redis = Process::redis().await?;
-        let workers = vec![Process::worker().await?];
+        let redis = Program::redis().await?;
+        let workers = vec![Program::worker().await?];
         let options = self.options(endpoint, &workers, Some(&redis));
-        let mut here = Process::server(&options).await?;
-        let mut there = Process::server(&options).await?;
+        let mut here = Program::server(&options).await?;
+        let mut there = Program::server(&options).await?;
         let mut outcome = Outcome::default();
         let bar = progress("servers", self.conversations.into());
         let numbers: Vec<usize> = (0..self.conversations.into()).collect();
@@ -247,11 +247,11 @@ impl ChaosBench {
 
     /// Takes Redis away while conversations go on, and when it is back, empty, kills the server.
     pub(super) async fn redis(&self, endpoint: &Endpoint) -> anyhow::Result<Named> {
-        let mut redis = Process::redis().await?;
-        let workers = vec![Process::worker().await?];
+        let mut redis = Program::redis().await?;
+        let workers = vec![Program::worker().await?];
         let options = self.options(endpoint, &workers, Some(&redis));
-        let mut here = Process::server(&options).await?;
-        let there = Process::server(&options).await?;
+        let mut here = Program::server(&options).await?;
+        let there = Program::server(&options).await?;
         let count = usize::from(self.conversations.min(self.at_once));
         let away = Duration::from_secs(self.redis_away);
         let bar = progress("redis", count);
@@ -349,14 +349,14 @@ impl ChaosBench {
 
     /// Asks each worker and each server to end and starts it again, while conversations begin and end.
     pub(super) async fn rolling(&self, endpoint: &Endpoint) -> anyhow::Result<Named> {
-        let redis = Process::redis().await?;
-        let mut workers = vec![Process::worker().await?, Process::worker().await?];
+        let redis = Program::redis().await?;
+        let mut workers = vec![Program::worker().await?, Program::worker().await?];
         let options = self.options(endpoint, &workers, Some(&redis));
         let mut servers = vec![
-            Process::server(&options).await?,
-            Process::server(&options).await?,
+            Program::server(&options).await?,
+            Program::server(&options).await?,
         ];
-        let urls: Vec<String> = servers.iter().map(Process::url).collect();
+        let urls: Vec<String> = servers.iter().map(Program::url).collect();
         let next = AtomicUsize::new(0);
         let restarted = AtomicBool::new(false);
         let bar = progress("rolling", self.conversations.into());
@@ -472,10 +472,10 @@ impl ChaosBench {
     fn options(
         &self,
         endpoint: &Endpoint,
-        workers: &[Process],
-        redis: Option<&Process>,
+        workers: &[Program],
+        redis: Option<&Program>,
     ) -> Vec<String> {
-        let workers: Vec<String> = workers.iter().map(Process::url).collect();
+        let workers: Vec<String> = workers.iter().map(Program::url).collect();
         let sessions = (self.at_once * 2).to_string();
         let mut options: Vec<String> = [
             "--voice",
@@ -502,7 +502,7 @@ impl ChaosBench {
 }
 
 /// Which worker has a session.
-async fn speaks(workers: &[Process]) -> anyhow::Result<usize> {
+async fn speaks(workers: &[Program]) -> anyhow::Result<usize> {
     let began = Instant::now();
     loop {
         let mut with_session = Vec::new();
