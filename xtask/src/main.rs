@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use runner::Runner;
+use smoke::Program;
 
 const HELP: &str = "\
 Usage: cargo xtask <task> [arguments]
@@ -27,7 +28,8 @@ Usage: cargo xtask <task> [arguments]
   run [arguments]    set up, build in release, fetch models, serve; arguments go to `duologue serve`
   talk [arguments]   the same with microphone and loudspeaker; arguments go to `duologue talk`
   test               set up, then every test: Rust, whole system, browser
-  smoke              the composed stack of deploy/, brought up and talked to; part of `test`
+  smoke [--compile]  the composed stack of deploy/, brought up and talked to; part of `test`. --compile: with the
+                     program compiled inside its image (10 to 20 minutes), not the one that is built here
   lint               format, clippy, docs, licenses and advisories
   ci                 test, then lint, with a table of times
   bench [arguments]  set up, build in release; arguments go to `duologue bench`
@@ -55,7 +57,9 @@ fn main() -> ExitCode {
         ("fuzz", _) => fuzz::run(&mut runner, &rest),
         ("cuda", _) => cuda::build(&mut runner, &rest),
         ("test", []) => tests::all(&mut runner),
-        ("smoke", []) => smoke(&mut runner),
+        ("smoke", []) => smoke(&mut runner, Program::Built),
+        ("smoke", [flag]) if flag == "--compile" => smoke(&mut runner, Program::Compiled),
+        ("smoke", _) => Err("`smoke` takes --compile or nothing".to_owned()),
         ("lint", []) => lint(&mut runner),
         ("ci", []) => {
             let tests = tests::all(&mut runner);
@@ -67,7 +71,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         ("", _) => Err(format!("name a task\n\n{HELP}")),
-        ("test" | "smoke" | "lint" | "ci" | "doctor", _) => {
+        ("test" | "lint" | "ci" | "doctor", _) => {
             Err(format!("`{task}` takes no arguments"))
         }
         _ => Err(format!("no task `{task}`\n\n{HELP}")),
@@ -134,7 +138,7 @@ fn bench(runner: &mut Runner, arguments: &[String]) -> Outcome {
     )
 }
 
-fn smoke(runner: &mut Runner) -> Outcome {
+fn smoke(runner: &mut Runner, program: Program) -> Outcome {
     native::set_up()?;
     build(runner, &[])?;
     let mut pull = runner.command(runner.binary());
@@ -143,7 +147,7 @@ fn smoke(runner: &mut Runner) -> Outcome {
     let mut pull = runner.command(runner.binary());
     pull.args(["models", "pull"]).args(tests::FURTHER_MODELS);
     runner.step("models for tests", &mut pull)?;
-    smoke::alone(runner)
+    smoke::alone(runner, program)
 }
 
 /// Builds the program just as plain `cargo run --release` does, so that either finds the other's

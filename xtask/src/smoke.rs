@@ -1,9 +1,10 @@
 //! The composed stack, brought up for real: images built from the Dockerfile, `deploy/compose.yaml`, a client that
 //! talks through it, and a stop that drains.
 //!
-//! The program in the images is the one that was built here, so that nothing is compiled a second time. Where images of
-//! others cannot be pulled, the base is made with debootstrap, Redis and Prometheus come from Debian's packages, and
-//! Caddy and LiveKit are the ones that other tests use; Grafana is left out.
+//! The program in the images is the one that was built here, so that nothing is compiled a second time, or, where asked
+//! for, compiled inside the image by `docker compose up --build`. Where images of others cannot be pulled, the base is
+//! made with debootstrap, Rust is this machine's, Redis and Prometheus come from Debian's packages, and Caddy and LiveKit
+//! are the ones that other tests use; Grafana is left out.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use crate::{Outcome, go};
 const STEP: &str = "composed stack";
 /// What the Dockerfile stands on.
 const BASE: &str = "debian:bookworm-slim";
+/// What compiles the program in the images.
+const RUST: &str = "rust:1.95-slim-bookworm";
 /// The image that has nothing but the program.
 const PROGRAM: &str = "duologue-program";
 const PROJECT: &str = "duologue-smoke";
@@ -34,9 +37,23 @@ const DRAINED: &[&str] = &["orchestrator", "worker"];
 /// Needs a shared library for sound cards where it was built for them.
 const PROGRAM_PACKAGES: &str = "libasound2";
 
+/// Where the images have their program from.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Program {
+    /// It was built here.
+    Built,
+    /// It is compiled inside the image.
+    Compiled,
+}
+
 /// Brings the stack up, talks through it, and takes it down. Where there is no engine it is told and left out.
-pub(crate) fn run(runner: &mut Runner, python: &Path, others: &[(&str, PathBuf)]) -> Outcome {
-    let stack = match Stack::new(runner, python, others) {
+pub(crate) fn run(
+    runner: &mut Runner,
+    python: &Path,
+    others: &[(&str, PathBuf)],
+    program: Program,
+) -> Outcome {
+    let stack = match Stack::new(runner, python, others, program) {
         Ok(stack) => stack,
         Err(reason) => {
             println!("\n==> {STEP}\n    NOT CHECKED: {reason}");
@@ -48,7 +65,7 @@ pub(crate) fn run(runner: &mut Runner, python: &Path, others: &[(&str, PathBuf)]
 }
 
 /// The task of its own: what the test needs, then the test.
-pub(crate) fn alone(runner: &mut Runner) -> Outcome {
+pub(crate) fn alone(runner: &mut Runner, program: Program) -> Outcome {
     let requirements = runner.root().join("tests/requirements.txt");
     let python = python(runner, &requirements, "tests-venv")?;
     let mut others = Vec::new();
@@ -58,14 +75,15 @@ pub(crate) fn alone(runner: &mut Runner) -> Outcome {
             Ok(())
         })?;
     }
-    run(runner, &python, &others)
+    run(runner, &python, &others, program)
 }
 
 struct Stack {
     engine: Engine,
     /// The workspace.
     root: PathBuf,
-    /// The program that goes into the images.
+    program: Program,
+    /// The program that was built here.
     binary: PathBuf,
     /// One that has the tests' packages.
     python: PathBuf,
@@ -80,7 +98,12 @@ struct Stack {
 }
 
 impl Stack {
-    fn new(runner: &Runner, python: &Path, others: &[(&str, PathBuf)]) -> Result<Self, String> {
+    fn new(
+        runner: &Runner,
+        python: &Path,
+        others: &[(&str, PathBuf)],
+        program: Program,
+    ) -> Result<Self, String> {
         let engine = Engine::find(runner)?;
         let of = |variable: &str| {
             let found = others.iter().find(|(name, _)| *name == variable);
@@ -90,6 +113,7 @@ impl Stack {
         Ok(Self {
             engine,
             root: runner.root().to_owned(),
+            program,
             binary: runner.binary(),
             python: python.to_owned(),
             deploy: folder.join("deploy"),
@@ -125,6 +149,9 @@ impl Stack {
 
     fn images(&self) -> Outcome {
         self.others()?;
+        if self.program == Program::Compiled {
+            return self.rust();
+        }
         let context = self.folder.join("program");
         make(&context, "FROM scratch\nCOPY duologue /duologue\n")?;
         link(&self.binary, &context.join("duologue"))?;
@@ -181,6 +208,43 @@ impl Stack {
                 _ => println!("    left out: {image}"),
             }
         }
+        Ok(())
+    }
+
+    /// What compiles: pulled, or the base with this machine's toolchain.
+    fn rust(&self) -> Outcome {
+        if self.has(RUST) || self.pull(RUST) {
+            return Ok(());
+        }
+        let found = output(Command::new("rustc").args(["--print", "sysroot"]));
+        let sysroot = PathBuf::from(found.ok_or("rustc does not tell where its toolchain is")?);
+        let context = self.folder.join("rust");
+        // Where this machine is behind a proxy of its own, it trusts that one's certificates, and so must cargo in there.
+        let trusted = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+        make(
+            &context,
+            &format!(
+                "FROM {BASE}\nCOPY toolchain /usr/local/rust\nCOPY trusted.crt /usr/local/trusted.crt\n\
+                 ENV CARGO_HOME=/usr/local/cargo PATH=/usr/local/rust/bin:$PATH {}\n",
+                match &trusted {
+                    Some(_) => "CARGO_HTTP_CAINFO=/usr/local/trusted.crt",
+                    None => "",
+                }
+            ),
+        )?;
+        let trusted = trusted.map_or(Ok(Vec::new()), std::fs::read);
+        trusted
+            .and_then(|trusted| std::fs::write(context.join("trusted.crt"), trusted))
+            .map_err(|e| format!("cannot copy SSL_CERT_FILE: {e}"))?;
+        let toolchain = context.join("toolchain");
+        std::fs::create_dir(&toolchain)
+            .map_err(|e| format!("cannot create {}: {e}", toolchain.display()))?;
+        let mut copy = Command::new("cp");
+        copy.arg("-a").args(["bin", "lib"].map(|part| sysroot.join(part)));
+        status(copy.arg(&toolchain))?;
+        self.build(&context, RUST)?;
+        // It is large.
+        let _ = std::fs::remove_dir_all(&context);
         Ok(())
     }
 
@@ -283,7 +347,11 @@ impl Stack {
                 .current_dir(&self.deploy),
         ))?;
         let mut up = self.compose();
-        up.args(["up", "--detach", "--no-build", "--quiet-pull", "--wait"]);
+        up.args(["up", "--detach", "--quiet-pull", "--wait"]);
+        up.arg(match self.program {
+            Program::Built => "--no-build",
+            Program::Compiled => "--build",
+        });
         status(up.args(["--wait-timeout", "180"]).args(SERVICES))?;
         // Caddy's own authority, which the client trusts.
         let mut copy = self.compose();
@@ -438,8 +506,9 @@ mod tests {
     }
 
     #[test]
-    fn the_base_is_the_one_that_the_dockerfile_names() {
+    fn the_images_that_it_stands_on_are_those_that_the_dockerfile_names() {
         let dockerfile = include_str!("../../deploy/docker/Dockerfile");
         assert!(dockerfile.contains(&format!("ARG DEBIAN_IMAGE={BASE}\n")));
+        assert!(dockerfile.contains(&format!("ARG RUST_IMAGE={RUST}\n")));
     }
 }

@@ -6,7 +6,8 @@ use std::process::Command;
 use crate::packages::{self, Package};
 use crate::runner::{Runner, output, status, which};
 use crate::server::Server;
-use crate::{Outcome, all_of, go, native, smoke};
+use crate::smoke::{self, Program};
+use crate::{Outcome, all_of, go, native};
 
 const PYTHON: Package = Package {
     apt: "python3 python3-venv",
@@ -134,7 +135,7 @@ pub(crate) fn all(runner: &mut Runner) -> Outcome {
             drop(server);
             if let Some(requirements) = &python {
                 let python = self::python(runner, requirements, "tests-venv")?;
-                outcomes.push(smoke::run(runner, &python, &others));
+                outcomes.push(smoke::run(runner, &python, &others, Program::Built));
             }
         }
     }
