@@ -72,7 +72,12 @@ def test_the_compose_file_is_one_and_what_it_mounts_is_there(deployed):
         if name.split("-")[0] in ("orchestrator", "worker"):
             assert service["read_only"] and service["cap_drop"] == ["ALL"], name
             assert service["init"], f"{name}: SIGTERM while models are loaded would wait for SIGKILL"
-    smoke = {"SMOKE_MODELS": "/models", "SMOKE_HTTPS_PORT": "1443", "SMOKE_PROMETHEUS_PORT": "1090"}
+    smoke = {
+        "SMOKE_ROOT": str(REPOSITORY),
+        "SMOKE_MODELS": "/models",
+        "SMOKE_HTTPS_PORT": "1443",
+        "SMOKE_PROMETHEUS_PORT": "1090",
+    }
     tried = composed(deployed, "compose.yaml", "compose/smoke.yaml", **smoke)
     ports = [port for service in SMOKED for port in tried["services"][service].get("ports", [])]
     assert all(port.get("host_ip") == "127.0.0.1" for port in ports), ports

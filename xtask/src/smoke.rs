@@ -334,6 +334,7 @@ impl Stack {
             .args(["--project-name", PROJECT, "--progress", "quiet"])
             .args(["-f", "compose.yaml", "-f", "compose/smoke.yaml"])
             .current_dir(&self.deploy)
+            .env("SMOKE_ROOT", &self.root)
             .env("SMOKE_MODELS", models())
             .env("SMOKE_HTTPS_PORT", self.https.to_string())
             .env("SMOKE_PROMETHEUS_PORT", self.prometheus.to_string());
