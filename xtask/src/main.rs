@@ -71,9 +71,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         ("", _) => Err(format!("name a task\n\n{HELP}")),
-        ("test" | "lint" | "ci" | "doctor", _) => {
-            Err(format!("`{task}` takes no arguments"))
-        }
+        ("test" | "lint" | "ci" | "doctor", _) => Err(format!("`{task}` takes no arguments")),
         _ => Err(format!("no task `{task}`\n\n{HELP}")),
     };
     if matches!(task.as_str(), "test" | "smoke" | "lint" | "ci" | "fuzz") {

@@ -240,7 +240,8 @@ impl Stack {
         std::fs::create_dir(&toolchain)
             .map_err(|e| format!("cannot create {}: {e}", toolchain.display()))?;
         let mut copy = Command::new("cp");
-        copy.arg("-a").args(["bin", "lib"].map(|part| sysroot.join(part)));
+        copy.arg("-a")
+            .args(["bin", "lib"].map(|part| sysroot.join(part)));
         status(copy.arg(&toolchain))?;
         self.build(&context, RUST)?;
         // It is large.

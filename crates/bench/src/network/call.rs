@@ -127,7 +127,11 @@ async fn connect(case: &Case, seed: u64) -> anyhow::Result<(Side, Side, Relay)> 
 }
 
 /// Speech both ways over one network.
-pub(super) async fn talk(case: &Case, script: &Script, seed: u64) -> anyhow::Result<(Heard, Heard)> {
+pub(super) async fn talk(
+    case: &Case,
+    script: &Script,
+    seed: u64,
+) -> anyhow::Result<(Heard, Heard)> {
     let (caller, called, relay) = connect(case, seed).await?;
     let mut clock = tokio::time::interval(FRAME);
     clock.tick().await;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use duologue_session::{
-    CancelReason, ErrorCode, Evidence, HeardBy, IncompleteReason, ItemId, ItemKind, Modality, Notice,
-    ReplyId, ReplyOptions, ReplyOutcome, ReplyStatus, Usage,
+    CancelReason, ErrorCode, Evidence, HeardBy, IncompleteReason, ItemId, ItemKind, Modality,
+    Notice, ReplyId, ReplyOptions, ReplyOutcome, ReplyStatus, Usage,
 };
 use duologue_vad::EchoCancellation;
 use serde_json::{Value, json};
@@ -400,7 +400,11 @@ impl Scribe {
                        "error": {"type": "server_error", "code": names::error_code(*code), "message": message}}),
             ),
         };
-        let items = outcome.items.iter().map(|item| item_json(item, self.dialect)).collect();
+        let items = outcome
+            .items
+            .iter()
+            .map(|item| item_json(item, self.dialect))
+            .collect();
         let mut response = self.response(outcome.reply, status, details, items, outcome.usage);
         if self.ours {
             response["duologue"] = json!({

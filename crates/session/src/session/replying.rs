@@ -1,12 +1,12 @@
 //! The assistant's side: from the wish for a reply to the model's last word of it.
 
+use super::Session;
 use super::reply::{Reply, Source};
 use super::turn::Awaited;
-use super::Session;
 use crate::conversation::bounded;
 use crate::{
-    Action, Clause, Content, ErrorCode, Finish, Item, ItemId, ItemKind, ItemStatus, Modality, Notice,
-    ReplyId, ReplyPatch, ReplyStatus, Role, State, Trigger, Usage,
+    Action, Clause, Content, ErrorCode, Finish, Item, ItemId, ItemKind, ItemStatus, Modality,
+    Notice, ReplyId, ReplyPatch, ReplyStatus, Role, State, Trigger, Usage,
 };
 
 impl Session {

@@ -159,8 +159,14 @@ mod tests {
 
     #[test]
     fn a_word_more_or_less_goes_where_it_sounds_right() {
-        assert_eq!(shares("pei sri dolars nau", &["pei", "sridolar", "nau"]), [1, 2, 1]);
-        assert_eq!(shares("aut ofthe boks", &["aut", "of", "the", "boks"]), [1, 1, 0, 1]);
+        assert_eq!(
+            shares("pei sri dolars nau", &["pei", "sridolar", "nau"]),
+            [1, 2, 1]
+        );
+        assert_eq!(
+            shares("aut ofthe boks", &["aut", "of", "the", "boks"]),
+            [1, 1, 0, 1]
+        );
     }
 
     #[test]
@@ -175,7 +181,8 @@ mod tests {
     #[test]
     fn distances_are_levenshteins() {
         let chars = |text: &str| text.chars().collect::<Vec<_>>();
-        for (one, other, distance) in [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "abc", 0)] {
+        for (one, other, distance) in [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "abc", 0)]
+        {
             assert_eq!(edit_distance(&chars(one), &chars(other)), distance);
             assert_eq!(edit_distance(&chars(other), &chars(one)), distance);
         }
