@@ -1,7 +1,9 @@
-//! An address for who operates the process, on this machine only: metrics, what goes on, a timeline.
+//! An address for who operates the process, on this machine only: metrics, what goes on, a timeline, a CPU profile.
 //!
 //! It has no password and tells of the program's insides; so it listens on the loopback and
 //! nowhere else, and only where it is asked for. From elsewhere it is reached through `ssh -L`.
+
+mod profile;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -22,8 +24,8 @@ use tokio::net::TcpListener;
 /// Where who operates the process finds it.
 #[derive(Debug, Args)]
 pub struct AdminOptions {
-    /// Address on this machine for who operates it: /metrics, /status for `duologue top`, and a timeline on demand
-    /// (docs/profiling.md). Left out, there is none
+    /// Address on this machine for who operates it: /metrics, /status for `duologue top`, a timeline and a CPU profile
+    /// on demand (docs/profiling.md). Left out, there is none
     #[arg(
         long,
         env = "DUOLOGUE_ADMIN_LISTEN",
@@ -39,7 +41,7 @@ impl AdminOptions {
         self.admin_listen.is_some()
     }
 
-    /// Shows these routes there, beside the timeline. Of several workers, each has the next port.
+    /// Shows these routes there, beside timeline and profile. Of several workers, each has the next port.
     ///
     /// # Errors
     /// An address that is not this machine's alone, or cannot be listened on.
@@ -65,12 +67,12 @@ impl AdminOptions {
             )
         })?;
         let router = routes
-            .merge(timelines())
+            .merge(debugging())
             .layer(middleware::from_fn(by_number));
-        tracing::info!(address = %listener.local_addr()?, "metrics, status and timelines are shown");
+        tracing::info!(address = %listener.local_addr()?, "metrics, status, timelines and profiles are shown");
         tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
-                tracing::warn!(%error, "metrics, status and timelines are shown no more");
+                tracing::warn!(%error, "metrics, status, timelines and profiles are shown no more");
             }
         });
         Ok(())
@@ -96,8 +98,10 @@ fn is_this_machine(host: &str) -> bool {
     name == "localhost" || number.parse::<IpAddr>().is_ok()
 }
 
-fn timelines() -> Router {
-    Router::new().route("/debug/timeline", get(timeline))
+fn debugging() -> Router {
+    Router::new()
+        .route("/debug/timeline", get(timeline))
+        .route("/debug/profile", get(profile::profile))
 }
 
 #[derive(Deserialize)]
@@ -116,10 +120,15 @@ fn length(seconds: f64) -> Option<Duration> {
     sensible.then(|| Duration::from_secs_f64(seconds))
 }
 
+/// The answer to a length that makes no sense.
+fn senseless() -> Response {
+    let why = "seconds: a number from 0.1 to 120\n";
+    (StatusCode::BAD_REQUEST, why).into_response()
+}
+
 async fn timeline(Query(asked): Query<Length>) -> Response {
     let Some(length) = length(asked.seconds) else {
-        let why = "seconds: a number from 0.1 to 120\n";
-        return (StatusCode::BAD_REQUEST, why).into_response();
+        return senseless();
     };
     let recording = match timeline::record() {
         Ok(recording) => recording,
