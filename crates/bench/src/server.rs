@@ -67,7 +67,7 @@ impl Server {
         rest.split('/').next().unwrap_or(rest)
     }
 
-    /// A metric without labels, if it is there.
+    /// A metric, if it is there; of one with labels, the sum.
     pub async fn metric(&self, name: &str) -> Option<f64> {
         let mut stream = TcpStream::connect(self.address()).await.ok()?;
         let request = format!(
@@ -78,11 +78,14 @@ impl Server {
         let mut page = Vec::new();
         stream.read_to_end(&mut page).await.ok()?;
         let page = String::from_utf8_lossy(&page);
-        let line = page.lines().find(|line| {
+        let of_it = page.lines().filter(|line| {
             line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(' '))
-        })?;
-        line.rsplit(' ').next()?.trim().parse().ok()
+                .is_some_and(|rest| rest.starts_with([' ', '{']))
+        });
+        let values: Vec<f64> = of_it
+            .filter_map(|line| line.rsplit(' ').next()?.trim().parse().ok())
+            .collect();
+        (!values.is_empty()).then(|| values.iter().sum())
     }
 
     /// Ends it.

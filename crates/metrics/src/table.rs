@@ -93,7 +93,8 @@ metrics! {
     REACTOR_LAG: Histogram(PROMPT) = "duologue_reactor_lag_seconds", "How late a timer of the async runtime fires.";
 
     FRAME_LATENESS: Histogram(PROMPT) = "duologue_frame_lateness_seconds", "How late after its time a frame of a reply left.";
-    UNDERRUNS: Counter = "duologue_playback_underruns_total", "Times that a reply's sound was not there when it was due.";
+    #[label("transport", "`websocket`, `webrtc`, `livekit`")]
+    UNDERRUNS: Counter = "duologue_playback_underruns_total", "Gaps in the sound of replies: as the client reports its playout, else as sound is handed to the network.";
     VOICE_FAILOVERS: Counter = "duologue_voice_failovers_total", "Replies that went on with another voice worker.";
     VOICE_GAP: Histogram(LATENCY) = "duologue_voice_failover_gap_seconds", "Silence that a listener heard for it.";
 

@@ -13,6 +13,7 @@ pub mod journal;
 mod livekit;
 pub mod mouth;
 mod orchestrator;
+mod playback;
 pub mod pressure;
 pub mod realtime;
 pub mod recording;

@@ -23,7 +23,8 @@ pub struct Mouth {
     lead: Duration,
     keep: u64,
     playing: Option<Playing>,
-    underruns: u64,
+    /// The frames that left last follow no other.
+    begins: bool,
 }
 
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Mouth {
             lead,
             keep: samples_in(rewind),
             playing: None,
-            underruns: 0,
+            begins: false,
         }
     }
 
@@ -140,6 +141,7 @@ impl Mouth {
         let mut frames = Vec::new();
         while playing.ready() {
             let cursor_time = time_of(playing.cursor);
+            self.begins |= playing.anchor.is_none();
             let anchor = *playing
                 .anchor
                 .get_or_insert_with(|| now.saturating_sub(cursor_time));
@@ -149,7 +151,6 @@ impl Mouth {
             }
             if heard_at + time_of(FRAME_SAMPLES as u64) <= now {
                 // The listener ran dry: what follows is heard from now on.
-                self.underruns += 1;
                 playing.anchor = Some(now.saturating_sub(cursor_time));
             }
             frames.push(playing.next_frame());
@@ -201,10 +202,10 @@ impl Mouth {
             .is_some_and(|playing| playing.complete && playing.cursor == playing.end())
     }
 
-    /// How often the listener ran dry in the middle of a reply.
-    #[must_use]
-    pub fn underruns(&self) -> u64 {
-        self.underruns
+    /// Whether the frames that have left since this was last asked began the reply, or went on with it after it was
+    /// held.
+    pub fn has_begun(&mut self) -> bool {
+        std::mem::take(&mut self.begins)
     }
 
     fn current(&mut self, reply: ReplyId) -> Option<&mut Playing> {
@@ -318,7 +319,7 @@ mod tests {
         // Faded in, then as loud as before.
         assert_eq!(frames[0].0[0], 0);
         assert_eq!(frames[1].0, [8; FRAME_SAMPLES]);
-        assert_eq!(mouth.underruns(), 0);
+        assert!(mouth.has_begun());
     }
 
     #[test]
@@ -381,12 +382,13 @@ mod tests {
     }
 
     #[test]
-    fn running_dry_is_counted_once_and_the_pace_starts_anew() {
+    fn after_running_dry_the_pace_starts_anew() {
         let mut mouth = filled(2);
         mouth.due(ms(0));
+        assert!(mouth.has_begun());
         mouth.push(REPLY, &[1; 20 * FRAME_SAMPLES]);
         assert_eq!(mouth.due(ms(1_000)).len(), 6);
-        assert_eq!(mouth.underruns(), 1);
+        assert!(!mouth.has_begun(), "it is still the same sound");
         assert_eq!(mouth.deadline(), Some(ms(1_020)));
     }
 

@@ -46,7 +46,7 @@ pub struct SessionStatus {
     pub interruptions: u64,
     /// Suspicions of one that were taken back.
     pub retractions: u64,
-    /// Times that a reply's sound was not there when it was due.
+    /// Gaps in the sound of replies.
     pub underruns: u64,
     /// Of the last turn: from the user's last sound to the first that was sent back, milliseconds.
     pub voice_to_voice_ms: Option<f64>,
@@ -190,6 +190,7 @@ impl Entry {
             in_state_seconds: written.state_since.elapsed().as_secs_f64(),
             received_bytes,
             sent_bytes,
+            underruns: self.traffic.underruns(),
             ..written.status.clone()
         }
     }
@@ -197,7 +198,7 @@ impl Entry {
 
 impl Place {
     /// The session's state has changed.
-    pub fn state(&self, state: State, counters: Counters, underruns: u64, worker: Option<&str>) {
+    pub fn state(&self, state: State, counters: Counters, worker: Option<&str>) {
         let mut written = lock(&self.entry.written);
         written.state_since = Instant::now();
         let status = &mut written.status;
@@ -205,7 +206,6 @@ impl Place {
         status.turns = counters.turns;
         status.interruptions = counters.interruptions;
         status.retractions = counters.retractions;
-        status.underruns = underruns;
         if let Some(worker) = worker {
             worker.clone_into(&mut status.worker);
         }
@@ -239,11 +239,12 @@ mod tests {
         let first = board.enter("a", "websocket", Arc::clone(&traffic));
         let second = board.enter("b", "webrtc", Arc::new(Traffic::new("webrtc")));
         traffic.receive(100);
+        traffic.late();
         let counters = Counters {
             turns: 3,
             ..Counters::default()
         };
-        first.state(State::Speaking, counters, 1, Some("kitchen"));
+        first.state(State::Speaking, counters, Some("kitchen"));
         first.answered(std::time::Duration::from_millis(480));
         let sessions = board.sessions();
         assert_eq!(sessions.len(), 2);

@@ -1,6 +1,6 @@
-//! Bytes that one client's connection carries, counted while it lives.
+//! What one client's connection carries, counted while it lives: bytes, and gaps in the sound.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use duologue_metrics::table;
 
@@ -10,6 +10,9 @@ pub(crate) struct Traffic {
     transport: &'static str,
     received: AtomicU64,
     sent: AtomicU64,
+    underruns: AtomicU64,
+    /// The client tells of its playout.
+    reports: AtomicBool,
 }
 
 impl Traffic {
@@ -19,6 +22,8 @@ impl Traffic {
             transport,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            underruns: AtomicU64::new(0),
+            reports: AtomicBool::new(false),
         }
     }
 
@@ -34,6 +39,29 @@ impl Traffic {
         let bytes = bytes as u64;
         self.sent.fetch_add(bytes, Ordering::Relaxed);
         table::SENT.add_for(self.transport, bytes);
+    }
+
+    /// The sound of a reply left too late to be heard without a gap. Not counted where the client tells of its gaps.
+    pub fn late(&self) {
+        if !self.reports.load(Ordering::Relaxed) {
+            self.ran_dry();
+        }
+    }
+
+    /// By what the client has told, it had a gap.
+    pub fn ran_dry(&self) {
+        self.underruns.fetch_add(1, Ordering::Relaxed);
+        table::UNDERRUNS.count_for(self.transport);
+    }
+
+    /// The client tells of its playout: it knows better than we do.
+    pub fn reports(&self) {
+        self.reports.store(true, Ordering::Relaxed);
+    }
+
+    /// Gaps so far.
+    pub fn underruns(&self) -> u64 {
+        self.underruns.load(Ordering::Relaxed)
     }
 
     /// Bytes that came and that went.

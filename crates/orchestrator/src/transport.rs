@@ -8,6 +8,7 @@ use duologue_audio::Frame;
 use duologue_session::{EndReason, ReplyId};
 use serde_json::Value;
 
+use crate::playback::Sound;
 use crate::realtime::{ClientEvent, EventError};
 
 /// What comes from a client.
@@ -39,6 +40,14 @@ pub trait Outbound: Send {
     /// # Errors
     /// [`Backlog`]: the client does not take what is sent.
     fn event(&mut self, event: &Value) -> Result<(), Backlog>;
+
+    /// Sends an event that carries sound of a reply, by a transport whose sound goes in events.
+    ///
+    /// # Errors
+    /// [`Backlog`].
+    fn sound_event(&mut self, event: &Value, _sound: Sound) -> Result<(), Backlog> {
+        self.event(event)
+    }
 
     /// Sends frames of a reply beside the events. `false`: this transport carries sound in events.
     ///

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Response};
 use duologue_audio::Frame;
 use duologue_metrics::table;
 use duologue_session::{EndReason, ReplyId};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::stream::SplitStream;
+use futures_util::{Sink, SinkExt, StreamExt};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -24,6 +24,7 @@ use crate::Orchestrator;
 use crate::driver::Driver;
 use crate::http::{ApiError, Caller};
 use crate::orchestrator::{Admission, Which};
+use crate::playback::{Listener, Sound};
 use crate::realtime::{Dialect, EventError, apply_update, parse};
 use crate::traffic::Traffic;
 use crate::transport::{Backlog, Inbound, Outbound, Waiting};
@@ -205,20 +206,24 @@ fn size(message: &Message) -> Option<usize> {
     }
 }
 
+/// Sends what the session has queued, and watches that a reply's sound leaves in time: however it was held up, by its
+/// voice, by this machine or by a client that does not read, a listener hears the gap.
 async fn write(
-    mut sink: SplitSink<WebSocket, Message>,
-    mut from_session: mpsc::Receiver<Message>,
+    mut sink: impl Sink<Message> + Unpin,
+    mut from_session: mpsc::Receiver<Queued>,
     waiting: Waiting,
     traffic: Arc<Traffic>,
 ) {
+    let began = Instant::now();
+    let mut listener = Listener::default();
     let mut pings = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let message = tokio::select! {
-            message = from_session.recv() => message,
-            _ = pings.tick() => Some(Message::Ping(Bytes::new())),
+        let queued = tokio::select! {
+            queued = from_session.recv() => queued,
+            _ = pings.tick() => Some(Message::Ping(Bytes::new()).into()),
         };
-        let Some(message) = message else {
+        let Some(Queued { message, sound }) = queued else {
             break;
         };
         let bytes = counted(&message);
@@ -226,6 +231,10 @@ async fn write(
         match tokio::time::timeout(SEND_DEADLINE, sink.send(message)).await {
             Ok(Ok(())) => waiting.take(bytes),
             Ok(Err(_)) | Err(_) => return,
+        }
+        let gap = sound.and_then(|sound| listener.hears(began.elapsed(), sound));
+        if gap.is_some() {
+            traffic.late();
         }
     }
     let _ = tokio::time::timeout(SEND_DEADLINE, sink.close()).await;
@@ -239,21 +248,33 @@ fn counted(message: &Message) -> usize {
     }
 }
 
+/// A message for the client.
+struct Queued {
+    message: Message,
+    /// The reply's sound in it.
+    sound: Option<Sound>,
+}
+
+impl From<Message> for Queued {
+    fn from(message: Message) -> Self {
+        Self {
+            message,
+            sound: None,
+        }
+    }
+}
+
 struct SocketOutbound {
-    to_client: mpsc::Sender<Message>,
+    to_client: mpsc::Sender<Queued>,
     waiting: Waiting,
 }
 
-impl Outbound for SocketOutbound {
-    fn transport(&self) -> &'static str {
-        "websocket"
-    }
-
-    fn event(&mut self, event: &Value) -> Result<(), Backlog> {
+impl SocketOutbound {
+    fn queue(&self, event: &Value, sound: Option<Sound>) -> Result<(), Backlog> {
         let message = Message::Text(event.to_string().into());
         let bytes = counted(&message);
         self.waiting.add(bytes, OUTBOUND_BYTES)?;
-        let sent = self.to_client.try_send(message);
+        let sent = self.to_client.try_send(Queued { message, sound });
         if sent.is_err() {
             self.waiting.take(bytes);
         }
@@ -262,6 +283,20 @@ impl Outbound for SocketOutbound {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(Backlog),
         }
+    }
+}
+
+impl Outbound for SocketOutbound {
+    fn transport(&self) -> &'static str {
+        "websocket"
+    }
+
+    fn event(&mut self, event: &Value) -> Result<(), Backlog> {
+        self.queue(event, None)
+    }
+
+    fn sound_event(&mut self, event: &Value, sound: Sound) -> Result<(), Backlog> {
+        self.queue(event, Some(sound))
     }
 
     fn sound(&mut self, _reply: ReplyId, _frames: &[Frame]) -> Result<bool, Backlog> {
@@ -281,6 +316,65 @@ impl Outbound for SocketOutbound {
             code,
             reason: Utf8Bytes::from_static(text),
         };
-        let _ = self.to_client.try_send(Message::Close(Some(frame)));
+        let _ = self.to_client.try_send(Message::Close(Some(frame)).into());
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A client that takes each message at once, but for one, which takes a second; the gaps that are counted.
+    async fn written(slow: Option<usize>, reports: bool) -> u64 {
+        let (to_client, from_session) = mpsc::channel(OUTBOUND);
+        let waiting = Waiting::default();
+        let mut outbound = SocketOutbound {
+            to_client,
+            waiting: waiting.clone(),
+        };
+        let traffic = Arc::new(Traffic::new("websocket"));
+        if reports {
+            traffic.reports();
+        }
+        let mut taken = 0;
+        let sink = futures_util::sink::unfold((), move |(), _: Message| {
+            taken += 1;
+            let slow = slow == Some(taken);
+            async move {
+                if slow {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Ok::<(), std::convert::Infallible>(())
+            }
+        });
+        let writing = tokio::spawn(write(
+            Box::pin(sink),
+            from_session,
+            waiting,
+            Arc::clone(&traffic),
+        ));
+        // A reply of two seconds, 200 ms ahead of its listener.
+        for frame in 0..100_u32 {
+            let sound = Sound {
+                length: Duration::from_millis(20),
+                begins: frame == 0,
+            };
+            outbound.sound_event(&Value::Null, sound).unwrap();
+            outbound.event(&Value::Null).unwrap();
+            if frame >= 10 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        drop(outbound);
+        writing.await.unwrap();
+        traffic.underruns()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sound_that_is_held_up_on_its_way_out_is_a_gap_unless_the_client_tells_itself() {
+        assert_eq!(written(None, false).await, 0);
+        assert_eq!(written(Some(60), false).await, 1);
+        assert_eq!(written(Some(60), true).await, 0);
     }
 }

@@ -81,6 +81,7 @@ impl<O: Outbound> Driver<O> {
             Action::EndSpeech { reply } => self.speaking.end(reply),
             Action::Pause { reply } => {
                 self.mouth.hold(reply);
+                self.reports_of_playout.interrupted();
                 self.outbound.flush();
                 self.speaking.control(reply, ControlAction::Pause);
                 self.own(
@@ -91,6 +92,7 @@ impl<O: Outbound> Driver<O> {
             Action::Duck { reply } => self.mouth.duck(reply),
             Action::Resume { reply, at_sample } => {
                 self.speaking.control(reply, ControlAction::Resume);
+                self.reports_of_playout.interrupted();
                 if let Some(at) = self.mouth.resume(reply, at_sample) {
                     let body = json!({
                         "response_id": self.scribe.response_id(reply),
@@ -139,9 +141,8 @@ impl<O: Outbound> Driver<O> {
                 if *to != State::Ended {
                     self.thinking_now = *to == State::Thinking;
                 }
-                let (counters, underruns) = (self.core.counters(), self.mouth.underruns());
                 self.seen
-                    .state(*to, counters, underruns, self.speaking.worker());
+                    .state(*to, self.core.counters(), self.speaking.worker());
                 let heard = matches!(to, State::Speaking | State::BargedIn);
                 let scale = self.orchestrator.config().speaking_threshold_scale;
                 self.hearing

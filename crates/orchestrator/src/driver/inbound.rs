@@ -195,8 +195,14 @@ impl<O: Outbound> Driver<O> {
         }
     }
 
-    /// By how much the client's loudspeaker is behind the mouth.
+    /// Whether the client has run dry, and by how much its loudspeaker is behind the mouth.
     fn note_playout(&mut self, reply: ReplyId, samples: u64) {
+        let wall = self.wall();
+        self.traffic.reports();
+        if let Some(gap) = self.reports_of_playout.played(wall, reply, samples) {
+            tracing::debug!(reply = reply.0, ?gap, "the client had a gap in a reply");
+            self.traffic.ran_dry();
+        }
         let meant = self.mouth.heard_until().zip(self.mouth.sent());
         if let Some((until, (_, sent))) = meant.filter(|(_, (speaking, _))| *speaking == reply) {
             // A pause or the end: nothing is playing.
@@ -204,7 +210,7 @@ impl<O: Outbound> Driver<O> {
                 return;
             }
             let meant = until.saturating_sub(time_of(sent - samples));
-            let late = self.wall().saturating_sub(meant);
+            let late = wall.saturating_sub(meant);
             self.hearing.loudspeaker().report(late);
         }
     }

@@ -14,8 +14,6 @@ pub struct Measuring {
     began: Instant,
     /// When the present suspicion of an interruption arose.
     suspected: Option<Duration>,
-    /// Underruns that were counted.
-    underruns: u64,
 }
 
 impl Measuring {
@@ -26,7 +24,6 @@ impl Measuring {
             _open: table::SESSIONS.hold_for(transport),
             began: Instant::now(),
             suspected: None,
-            underruns: 0,
         }
     }
 
@@ -65,14 +62,12 @@ impl Measuring {
         }
     }
 
-    /// Frames of a reply leave at `now` that were due at `due`, by the wall; so often the listener has run dry so far.
-    pub fn frames_leave(&mut self, due: Option<Duration>, now: Duration, underruns: u64) {
+    /// Frames of a reply leave at `now` that were due at `due`, by the wall.
+    pub fn frames_leave(&self, due: Option<Duration>, now: Duration) {
         // The first one of a reply has no time of its own: it is due when it is there.
         if let Some(due) = due.filter(|due| !due.is_zero()) {
             table::FRAME_LATENESS.record(now.saturating_sub(due));
         }
-        table::UNDERRUNS.add(underruns - self.underruns);
-        self.underruns = underruns;
     }
 
     /// The session is over.

@@ -40,6 +40,7 @@ use crate::http::SessionPlace;
 use crate::journal::JournalWriter;
 use crate::mouth::Mouth;
 use crate::orchestrator::Admission;
+use crate::playback::{Listener, Reports};
 use crate::realtime::{
     Dialect, EventError, InputDecoder, OutputEncoder, Resume, Scribe, SessionSettings, VoiceNames,
     apply_update,
@@ -121,6 +122,10 @@ pub(crate) struct Driver<O> {
     trace: TurnTrace,
     measuring: Measuring,
     traffic: Arc<Traffic>,
+    /// One who hears what leaves beside the events.
+    imagined: Listener,
+    /// What the client tells of its playout.
+    reports_of_playout: Reports,
     /// What operators see of the session.
     seen: Place,
     /// The turn and the reply that log lines belong to.
@@ -227,6 +232,8 @@ impl<O: Outbound> Driver<O> {
             trace,
             measuring,
             traffic,
+            imagined: Listener::default(),
+            reports_of_playout: Reports::default(),
             seen,
             log_span: LogSpan::new(&seed),
             timed_reply: None,
@@ -318,7 +325,7 @@ impl<O: Outbound> Driver<O> {
                 retractions = counters.retractions,
                 speculations = counters.speculations,
                 speculations_kept = counters.speculations_kept,
-                underruns = self.mouth.underruns(),
+                underruns = self.traffic.underruns(),
                 failovers = self.failovers,
                 "session ends"
             );
@@ -444,8 +451,7 @@ impl<O: Outbound> Driver<O> {
             if frames.is_empty() {
                 return Ok(());
             }
-            self.measuring
-                .frames_leave(due, wall, self.mouth.underruns());
+            self.measuring.frames_leave(due, wall);
             self.send(&frames)?;
         }
     }

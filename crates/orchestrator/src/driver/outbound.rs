@@ -11,6 +11,7 @@ use serde_json::json;
 use super::Driver;
 use super::turn_timer::Step;
 use crate::mouth::{samples_in, time_of};
+use crate::playback::Sound;
 use crate::realtime::{EventError, OutputEncoder};
 use crate::transport::{Backlog, Outbound};
 use crate::voice::{Listener, Voiced};
@@ -159,10 +160,23 @@ impl<O: Outbound> Driver<O> {
             let at = (until + ahead).saturating_sub(length);
             self.hearing.loudspeaker().write(at, frames);
         }
-        if !self.outbound.sound(reply, frames)? {
+        let length = FRAME * frames.len() as u32;
+        if self.outbound.sound(reply, frames)? {
+            let begins = self.mouth.has_begun();
+            let sound = Sound { length, begins };
+            if self.imagined.hears(self.wall(), sound).is_some() {
+                self.traffic.late();
+            }
+        } else {
             let bytes = self.encode(reply, frames);
-            for event in self.scribe.audio_delta(reply, &bytes) {
+            let mut events = self.scribe.audio_delta(reply, &bytes);
+            let last = events.pop();
+            for event in events {
                 self.outbound.event(&event)?;
+            }
+            if let Some(last) = last {
+                let begins = self.mouth.has_begun();
+                self.outbound.sound_event(&last, Sound { length, begins })?;
             }
         }
         self.core.handle(self.now(), Event::Sent { reply, samples });
