@@ -71,7 +71,7 @@ def test_the_compose_file_is_one_and_what_it_mounts_is_there(deployed):
             assert file.is_file(), f"{name} has the secret {secret['source']}, which make-secrets.sh does not make"
         if name.split("-")[0] in ("orchestrator", "worker"):
             assert service["read_only"] and service["cap_drop"] == ["ALL"], name
-            assert service["init"], f"{name}: SIGTERM while models are loaded would wait for SIGKILL"
+            assert service["init"], f"{name}: SIGTERM in its first milliseconds would wait for SIGKILL"
     smoke = {
         "SMOKE_ROOT": str(REPOSITORY),
         "SMOKE_MODELS": "/models",

@@ -4,7 +4,6 @@ mod admin;
 mod config;
 mod cpu;
 mod engines;
-mod hangup;
 mod health;
 mod livekit;
 mod logging;
@@ -16,6 +15,7 @@ mod route;
 mod say;
 mod secret;
 mod serve;
+mod signals;
 mod size;
 #[cfg(feature = "sound-card")]
 mod sound_card;

@@ -18,6 +18,8 @@ pub(crate) struct Traffic {
 impl Traffic {
     /// Nothing yet, over this transport.
     pub fn new(transport: &'static str) -> Self {
+        // There from the start, so that its growth is seen.
+        table::UNDERRUNS.add_for(transport, 0);
         Self {
             transport,
             received: AtomicU64::new(0),

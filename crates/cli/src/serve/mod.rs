@@ -37,6 +37,7 @@ use crate::config::Setting;
 use crate::engines::{self, DetectorChoice, SILERO, SMART_TURN};
 use crate::livekit::LiveKit;
 use crate::secret::secret;
+use crate::signals::{Hangups, Stop, Stops};
 use crate::{metrics, models};
 
 use reload::Reloading;
@@ -75,13 +76,20 @@ impl ServeCommand {
     /// # Errors
     /// What could not be loaded, bound or reached.
     pub async fn run(self, settings: Vec<Setting>) -> anyhow::Result<()> {
+        // First of all: what comes while models are loaded counts.
+        let (stops, hangups) = (Stops::watch(), Hangups::watch());
         let traces = self.traces.start("duologue")?;
-        let served = self.serve(settings).await;
+        let served = self.serve(settings, stops, hangups).await;
         traces.finish().await;
         served
     }
 
-    async fn serve(self, settings: Vec<Setting>) -> anyhow::Result<()> {
+    async fn serve(
+        self,
+        settings: Vec<Setting>,
+        mut stops: Stops,
+        hangups: Hangups,
+    ) -> anyhow::Result<()> {
         let access = Arc::new(self.access.control(self.listen.ip())?);
         // Bound first: models take a while, and a taken port should not be found out after it.
         let listener = TcpListener::bind(self.listen).await.with_context(|| {
@@ -105,8 +113,19 @@ impl ServeCommand {
         let livekit = self.livekit.config()?;
         let journal = self.journal()?;
         let store = VoicepackStore::open_default()?;
-        self.have_models(&store).await?;
-        let (engines, worker) = self.load(&store).await?;
+        tracing::info!("loading models");
+        let loaded = async {
+            self.have_models(&store).await?;
+            self.load(&store).await
+        };
+        let (engines, worker) = tokio::select! {
+            biased;
+            stop = stops.next() => {
+                tracing::info!(?stop, "stopped before its models were loaded");
+                return Ok(());
+            }
+            loaded = loaded => loaded?,
+        };
         let shutdown = CancellationToken::new();
         let config = self.orchestrator_config()?;
         if let Some(recording) = &config.recording {
@@ -149,20 +168,20 @@ impl ServeCommand {
         }
         let patience = Duration::from_secs(self.drain_timeout);
         let stopping = Arc::clone(&orchestrator);
-        tokio::spawn(stop_on_signal(stopping, livekit, patience));
+        tokio::spawn(stop_on_signal(stops, stopping, livekit, patience));
         tokio::spawn({
             let orchestrator = Arc::clone(&orchestrator);
             async move { orchestrator.measure().await }
         });
         let certificate = Arc::new(Notify::new());
-        let reloading = Reloading {
+        let mut reloading = Reloading {
             settings,
             listen: address.ip(),
             access: Arc::clone(&access),
             orchestrator: Arc::clone(&orchestrator),
             certificate: Arc::clone(&certificate),
         };
-        tokio::spawn(reloading.on_hangup(shutdown.clone()));
+        tokio::spawn(hangups.reload(shutdown.clone(), move || reloading.reload()));
         let router = duologue_orchestrator::router(orchestrator, access, private);
         let stop = shutdown.clone();
         let most = connections::most(connections::raise_limit(), self.max_sessions.into());
@@ -544,27 +563,12 @@ fn browsable(address: SocketAddr) -> String {
 }
 
 async fn stop_on_signal(
+    mut stops: Stops,
     orchestrator: Arc<Orchestrator>,
     livekit: Option<LiveKit>,
     patience: Duration,
 ) {
-    #[cfg(unix)]
-    let mut signals =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
-    #[cfg(unix)]
-    let mut terminated = async || match &mut signals {
-        Some(signals) => {
-            signals.recv().await;
-        }
-        None => std::future::pending().await,
-    };
-    #[cfg(not(unix))]
-    let mut terminated = async || std::future::pending::<()>().await;
-    let asked_nicely = tokio::select! {
-        _ = tokio::signal::ctrl_c() => false,
-        () = terminated() => true,
-    };
-    if asked_nicely {
+    if stops.next().await == Stop::Terminate {
         // Whoever sends SIGTERM has time, and another server for new conversations.
         orchestrator.drain();
         tracing::info!(
@@ -581,13 +585,10 @@ async fn stop_on_signal(
             ended = tokio::time::timeout(patience, over) => if ended.is_err() {
                 tracing::warn!(after = ?patience, "sessions are cut off");
             },
-            _ = tokio::signal::ctrl_c() => {}
-            () = terminated() => {}
+            _ = stops.next() => {}
         }
     }
     tracing::info!("stopping: sessions are ended; once more stops at once");
     orchestrator.shutdown().cancel();
-    if tokio::signal::ctrl_c().await.is_ok() {
-        std::process::exit(130);
-    }
+    std::process::exit(stops.next().await.exit_code());
 }

@@ -12,11 +12,9 @@ use duologue_access::{Key, Pages};
 use duologue_orchestrator::routing::Policy;
 use duologue_orchestrator::{AccessControl, Orchestrator};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use super::ServeCommand;
 use crate::config::{self, Setting};
-use crate::hangup::{Hangup, Hangups};
 use crate::logging::{self, LogOptions};
 
 /// Options that are used anew when the configuration is reloaded.
@@ -52,35 +50,8 @@ struct Fresh {
 }
 
 impl Reloading {
-    /// Reloads at every SIGHUP, until `shutdown`; cancels it where the terminal was closed.
-    pub async fn on_hangup(mut self, shutdown: CancellationToken) {
-        let mut hangups = Hangups::watch();
-        loop {
-            let hangup = tokio::select! {
-                hangup = hangups.next() => hangup,
-                () = shutdown.cancelled() => return,
-            };
-            match hangup {
-                Hangup::Reload => {
-                    let reload = tokio::task::spawn_blocking(move || {
-                        self.reload();
-                        self
-                    });
-                    match reload.await {
-                        Ok(reloading) => self = reloading,
-                        Err(_) => return,
-                    }
-                }
-                Hangup::TerminalClosed => {
-                    tracing::info!("stopping: the terminal was closed");
-                    shutdown.cancel();
-                }
-            }
-        }
-    }
-
     /// Reads the configuration again, and uses it.
-    fn reload(&mut self) {
+    pub fn reload(&mut self) {
         match self.read() {
             Ok(fresh) => self.take(fresh),
             Err(error) => {

@@ -17,8 +17,8 @@ use duologue_worker::{Place, Worker};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::hangup::{Hangup, Hangups};
 use crate::logging::{self, LogOptions};
+use crate::signals::{Hangups, Stops};
 use crate::{config, machine, metrics};
 
 pub use options::WorkerCommand;
@@ -37,9 +37,11 @@ impl WorkerCommand {
     /// # Errors
     /// When a voice does not load, the address cannot be listened on or the registry's is none.
     pub async fn run(self) -> anyhow::Result<()> {
+        // First of all: what comes while voices are loaded counts.
+        let (stops, hangups) = (Stops::watch(), Hangups::watch());
         let shutdown = CancellationToken::new();
-        tokio::spawn(on_signal(shutdown.clone()));
-        tokio::spawn(on_hangup(shutdown.clone()));
+        tokio::spawn(on_signal(stops, shutdown.clone()));
+        tokio::spawn(hangups.reload(shutdown.clone(), reload_log));
         if self.own_device().is_some() {
             tokio::spawn(supervisor::orphaned(shutdown.clone()));
         } else if !self.devices().is_empty() {
@@ -99,7 +101,10 @@ impl WorkerCommand {
         tracing::info!(name, "loading voices");
         let worker = tokio::select! {
             worker = Worker::start(config, store) => worker?,
-            () = shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => {
+                tracing::info!("stopped before its voices were loaded");
+                return Ok(());
+            }
         };
         if let Some((registry, place)) = registry {
             let lease = Duration::from_secs(self.fleet.lease);
@@ -166,56 +171,23 @@ fn say(line: &str) {
     }
 }
 
-/// Cancels `shutdown` at the first SIGINT or SIGTERM.
-async fn on_signal(shutdown: CancellationToken) {
-    if let Err(error) = asked_to_stop().await {
-        tracing::warn!(%error, "signals cannot be watched; stop the worker by killing it");
-        return;
-    }
-    tracing::info!("stopping: letting running utterances finish");
+/// Cancels `shutdown` at the first SIGINT or SIGTERM; the second ends the process.
+async fn on_signal(mut stops: Stops, shutdown: CancellationToken) {
+    let stop = stops.next().await;
+    tracing::info!(?stop, "stopping: letting running utterances finish; once more stops at once");
     shutdown.cancel();
+    std::process::exit(stops.next().await.exit_code());
 }
 
-/// Reloads what is logged at every SIGHUP, until `shutdown`; cancels it where the terminal was closed.
-async fn on_hangup(shutdown: CancellationToken) {
-    let mut hangups = Hangups::watch();
-    loop {
-        let hangup = tokio::select! {
-            hangup = hangups.next() => hangup,
-            () = shutdown.cancelled() => return,
-        };
-        match hangup {
-            Hangup::Reload => {
-                let reloaded = tokio::task::spawn_blocking(|| {
-                    let read = config::read(std::env::args_os().collect())?;
-                    logging::change(&LogOptions::from_arg_matches(&read.matches)?)
-                });
-                match reloaded.await {
-                    Ok(Ok(())) => {
-                        tracing::info!("what is logged is reloaded; all else takes a new start")
-                    }
-                    Ok(Err(error)) => tracing::error!("nothing is reloaded: {error:#}"),
-                    Err(error) => tracing::error!(%error, "nothing is reloaded"),
-                }
-            }
-            Hangup::TerminalClosed => shutdown.cancel(),
-        }
+/// Reads anew what is logged.
+fn reload_log() {
+    let reloaded = config::read(std::env::args_os().collect())
+        .map_err(anyhow::Error::from)
+        .and_then(|read| logging::change(&LogOptions::from_arg_matches(&read.matches)?));
+    match reloaded {
+        Ok(()) => tracing::info!("what is logged is reloaded; all else takes a new start"),
+        Err(error) => tracing::error!("nothing is reloaded: {error:#}"),
     }
-}
-
-#[cfg(unix)]
-async fn asked_to_stop() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
-    }
-}
-
-#[cfg(not(unix))]
-async fn asked_to_stop() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
 }
 
 #[cfg(test)]
