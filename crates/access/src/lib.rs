@@ -7,8 +7,9 @@
 //!
 //! 1. [`Pages`]: if a browser's page sent it, may that page talk to this server at all?
 //! 2. [`Authenticator`]: does it come with a key, or with a [client secret](ClientSecret) that was made with one?
-//! 3. [`Usage`]: has the key room left for it?
+//! 3. [`Usage`]: has the key room left for it, or the address where there is no key?
 
+mod addresses;
 mod authenticator;
 mod client_secret;
 mod credential;
@@ -16,6 +17,7 @@ mod keys;
 mod limits;
 mod pages;
 
+pub use addresses::Addresses;
 pub use authenticator::{Admitted, Authenticator, Refused, Scope};
 pub use client_secret::{CLIENT_SECRET, ClientSecret, SecretRefused, Signer, SignerError};
 pub use credential::{KEY_PROTOCOL, bearer, in_subprotocols};

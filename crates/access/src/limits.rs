@@ -1,4 +1,4 @@
-//! How much one key may take: sessions at once, and requests and bytes a minute.
+//! How much one key, or one address without a key, may take: sessions at once, and requests and bytes a minute.
 //!
 //! Requests and bytes are buckets that hold a minute's worth and are filled evenly, so that a pause is made up for and
 //! a flood is not. How large a request is, is known only when it is over: the bucket of bytes may be overdrawn by the
@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-/// What a key may take; `None` is no limit.
+/// What one may take; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Sessions at once.
@@ -17,17 +17,17 @@ pub struct Limits {
     pub bytes_per_minute: Option<u64>,
 }
 
-/// A key has taken what it may.
+/// One has taken what it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Limited {
     /// Sessions at once.
-    #[error("this key's {most} sessions are taken; end one, or try again in a moment")]
+    #[error("you may have {most} sessions at once, and have them; end one, or try again in a moment")]
     Sessions {
         /// So many it may have.
         most: u32,
     },
     /// Requests a minute.
-    #[error("this key's {most} requests a minute are used up; try again in {} s", seconds(*.after))]
+    #[error("you may send {most} requests a minute, and have; try again in {} s", seconds(*.after))]
     Requests {
         /// So many it may send.
         most: u64,
@@ -35,7 +35,7 @@ pub enum Limited {
         after: Duration,
     },
     /// Bytes a minute.
-    #[error("this key's {most} bytes a minute are used up; try again in {} s", seconds(*.after))]
+    #[error("you may send {most} bytes a minute, and have; try again in {} s", seconds(*.after))]
     Bytes {
         /// So many it may send.
         most: u64,
@@ -72,7 +72,7 @@ impl Limited {
     }
 }
 
-/// What a key has taken. Times are counted from any moment, always the same, and do not fall.
+/// What one has taken. Times are counted from any moment, always the same, and do not fall.
 #[derive(Clone, Debug)]
 pub struct Usage {
     limits: Limits,
@@ -161,6 +161,21 @@ impl Usage {
     /// A session has ended.
     pub fn end_session(&mut self) {
         self.sessions = self.sessions.saturating_sub(1);
+    }
+
+    /// Whether nothing of it needs to be remembered: it is as one that has taken nothing.
+    pub fn is_idle(&mut self, now: Duration) -> bool {
+        let Limits {
+            requests_per_minute,
+            bytes_per_minute,
+            ..
+        } = self.limits;
+        let full = |bucket: &mut Bucket, most: Option<u64>| {
+            most.is_none_or(|most| bucket.wait_for(most as f64, most, now).is_none())
+        };
+        self.sessions == 0
+            && full(&mut self.requests, requests_per_minute)
+            && full(&mut self.bytes, bytes_per_minute)
     }
 }
 

@@ -512,8 +512,11 @@ pub struct Limits {
     /// Tokens of history given to the model, at four characters a token. The oldest items are left out, a
     /// function call together with its output; system messages stay.
     pub history_tokens: usize,
-    /// Items kept; the oldest is dropped.
+    /// Items kept; the oldest is dropped. System messages stay as long as there are others.
     pub max_items: usize,
+    /// Bytes of text kept in items, names and the like included; the oldest are dropped likewise. The newest item is
+    /// kept even if it alone is larger.
+    pub max_item_bytes: usize,
 }
 
 impl Default for Limits {
@@ -526,6 +529,7 @@ impl Default for Limits {
             goodbye: None,
             history_tokens: 3_000,
             max_items: 1_000,
+            max_item_bytes: 1024 * 1024,
         }
     }
 }

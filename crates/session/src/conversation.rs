@@ -70,16 +70,19 @@ impl Conversation {
         self.items.len() < before
     }
 
-    /// Drops the oldest item that is no system message, if there are more than `max`; its name.
-    pub fn drop_oldest(&mut self, max: usize) -> Option<ItemId> {
-        if self.items.len() <= max.max(1) {
+    /// Drops the oldest item, if there are more than `items` or they take more than `bytes`; its name. System messages
+    /// go when nothing else is left; the newest item and one that is being made stay.
+    pub fn drop_oldest(&mut self, items: usize, bytes: usize) -> Option<ItemId> {
+        let taken: usize = self.items.iter().map(size).sum();
+        if self.items.len() <= items.max(1) && taken <= bytes {
             return None;
         }
-        let at = self
-            .items
+        let (_, older) = self.items.split_last()?;
+        let whole = |item: &Item| item.status != ItemStatus::InProgress;
+        let at = older
             .iter()
-            .position(|item| item.role() != Some(Role::System))
-            .unwrap_or(0);
+            .position(|item| whole(item) && item.role() != Some(Role::System))
+            .or_else(|| older.iter().position(whole))?;
         Some(self.items.remove(at).id)
     }
 
@@ -173,6 +176,26 @@ fn is_useful(item: &Item, answered: &HashSet<&str>) -> bool {
             answered.contains(call_id.as_str())
         }
     }
+}
+
+/// Bytes that an item takes.
+fn size(item: &Item) -> usize {
+    let text = match &item.kind {
+        ItemKind::Message { content, .. } => content
+            .iter()
+            .map(|part| match part {
+                Content::Text(text) => text.len(),
+                Content::Audio { transcript } => transcript.as_ref().map_or(0, String::len),
+            })
+            .sum(),
+        ItemKind::FunctionCall {
+            call_id,
+            name,
+            arguments,
+        } => call_id.len() + name.len() + arguments.len(),
+        ItemKind::FunctionCallOutput { call_id, output } => call_id.len() + output.len(),
+    };
+    size_of::<Item>() + item.id.0.len() + text
 }
 
 fn tokens(item: &Item) -> usize {

@@ -319,6 +319,59 @@ fn the_number_of_items_is_bounded() {
     );
 }
 
+/// A session that keeps 10 kB of text.
+fn short_memory() -> World {
+    World::new(Config {
+        limits: Limits {
+            max_item_bytes: 10_000,
+            ..Limits::default()
+        },
+        ..Config::default()
+    })
+}
+
+fn kept(world: &World) -> Vec<&str> {
+    let items = world.session.items().iter();
+    items.map(|item| item.id.0.as_str()).collect()
+}
+
+#[test]
+fn the_bytes_of_items_are_bounded_and_the_client_is_told_which_went() {
+    let mut world = short_memory();
+    for n in 0..9 {
+        create(&mut world, &format!("i{n}"), Role::User, &"x".repeat(2_000));
+    }
+    assert_eq!(kept(&world), ["i5", "i6", "i7", "i8"]);
+    let notices = world.notices();
+    let deleted = notices.iter().filter_map(|notice| match notice {
+        Notice::ItemDeleted { item } => Some(item.0.as_str()),
+        _ => None,
+    });
+    assert_eq!(deleted.collect::<Vec<_>>(), ["i0", "i1", "i2", "i3", "i4"]);
+}
+
+#[test]
+fn what_the_operator_said_stays_while_there_is_other_text_to_drop() {
+    let mut world = short_memory();
+    create(&mut world, "rules", Role::System, &"r".repeat(4_000));
+    for n in 0..5 {
+        create(&mut world, &format!("i{n}"), Role::User, &"x".repeat(2_000));
+    }
+    assert_eq!(kept(&world), ["rules", "i3", "i4"]);
+    create(&mut world, "more", Role::System, &"r".repeat(7_000));
+    assert_eq!(kept(&world), ["more"]);
+}
+
+#[test]
+fn an_item_that_is_too_large_alone_is_kept_until_the_next() {
+    let mut world = short_memory();
+    create(&mut world, "small", Role::User, "x");
+    create(&mut world, "huge", Role::User, &"x".repeat(50_000));
+    assert_eq!(kept(&world), ["huge"]);
+    create(&mut world, "next", Role::User, "x");
+    assert_eq!(kept(&world), ["next"]);
+}
+
 #[test]
 fn a_second_reply_at_the_same_time_is_refused() {
     let mut world = World::new(Config::default());

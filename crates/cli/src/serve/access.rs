@@ -43,7 +43,8 @@ pub struct AccessOptions {
     )]
     cors_origin: Vec<String>,
 
-    /// Sessions at once of one key, where the file of keys says nothing else; 0: no limit
+    /// Sessions at once of one key, where the file of keys says nothing else; where no key is asked for, of one
+    /// address; 0: no limit
     #[arg(
         long,
         env = "DUOLOGUE_KEY_MAX_SESSIONS",
@@ -52,7 +53,7 @@ pub struct AccessOptions {
     )]
     key_max_sessions: u32,
 
-    /// Requests a minute of one key, likewise; 0: no limit
+    /// Requests a minute of one key or address, likewise; 0: no limit
     #[arg(
         long,
         env = "DUOLOGUE_KEY_REQUESTS_PER_MINUTE",
@@ -61,7 +62,7 @@ pub struct AccessOptions {
     )]
     key_requests_per_minute: u64,
 
-    /// What one key may send a minute, likewise, such as 20MB: bodies of requests, messages of WebSockets; 0: no limit.
+    /// What one key or address may send a minute, likewise, such as 20MB: bodies of requests, messages of WebSockets; 0: no limit.
     /// Speech over a WebSocket takes 4MB a minute
     #[arg(long, env = "DUOLOGUE_KEY_BYTES_PER_MINUTE", default_value = "0", value_name = "SIZE", value_parser = size::parse)]
     key_bytes_per_minute: u64,
@@ -85,10 +86,9 @@ impl AccessOptions {
         } else if self.allow_anyone {
             tracing::warn!("no API key is asked for: whoever reaches this server may talk");
         }
-        Ok(AccessControl::new(
-            Authenticator::new(keys, self.signer()?),
-            pages,
-        ))
+        let access = AccessControl::new(Authenticator::new(keys, self.signer()?), pages);
+        access.limit_addresses(self.limits());
+        Ok(access)
     }
 
     /// Its keys, and the rules for pages.
@@ -161,7 +161,8 @@ impl AccessOptions {
         Ok(Some(key))
     }
 
-    fn limits(&self) -> Limits {
+    /// What one key may take, or one address where no key is asked for.
+    pub(super) fn limits(&self) -> Limits {
         Limits {
             sessions: (self.key_max_sessions > 0).then_some(self.key_max_sessions),
             requests_per_minute: (self.key_requests_per_minute > 0)

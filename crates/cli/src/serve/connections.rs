@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::ConnectInfo;
 use axum::serve::Listener;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -123,6 +124,8 @@ async fn answer<I>(
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(head);
+    // Who has no key counts by where it comes from.
+    let router = router.layer(Extension(ConnectInfo(from)));
     let service = TowerToHyperService::new(router);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
@@ -230,6 +233,16 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+
+    #[tokio::test]
+    async fn a_request_knows_where_it_comes_from() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let told = get(async |ConnectInfo(from): ConnectInfo<SocketAddr>| from.ip().to_string());
+        let router = Router::new().route("/", told);
+        tokio::spawn(serve(listener, router, 2, CancellationToken::new()));
+        assert!(asked(address).await.ends_with("127.0.0.1"));
     }
 
     #[test]

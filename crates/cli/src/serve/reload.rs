@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::FromArgMatches as _;
-use duologue_access::{Key, Pages};
+use duologue_access::{Key, Limits, Pages};
 use duologue_orchestrator::routing::Policy;
 use duologue_orchestrator::{AccessControl, Orchestrator};
 use tokio::sync::Notify;
@@ -44,6 +44,7 @@ pub(super) struct Reloading {
 struct Fresh {
     settings: Vec<Setting>,
     keys: Vec<Key>,
+    of_addresses: Limits,
     pages: Pages,
     policy: Policy,
     log: LogOptions,
@@ -72,6 +73,7 @@ impl Reloading {
         let (keys, pages) = command.access.rules(self.listen)?;
         Ok(Fresh {
             keys,
+            of_addresses: command.access.limits(),
             pages,
             policy: command.routing.policy()?,
             log: LogOptions::from_arg_matches(&read.matches)?,
@@ -83,6 +85,7 @@ impl Reloading {
         let Fresh {
             settings,
             keys,
+            of_addresses,
             pages,
             policy,
             log,
@@ -93,6 +96,7 @@ impl Reloading {
         }
         let count = keys.len();
         self.access.replace_keys(keys);
+        self.access.limit_addresses(of_addresses);
         self.access.replace_pages(pages);
         self.orchestrator.engines().fleet.follow(policy);
         self.certificate.notify_one();

@@ -1,18 +1,19 @@
 //! Access control of the endpoints: it reads headers and the clock for `duologue-access`, and does what that says.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use duologue_access::{
-    Admitted, Authenticator, ClientSecret, Key, Limited, PageRefused, Pages, Refused, Scope,
-    SecretRefused, Usage, Visit, bearer, in_subprotocols,
+    Addresses, Admitted, Authenticator, ClientSecret, Key, Limited, Limits, PageRefused, Pages,
+    Refused, Scope, SecretRefused, Usage, Visit, bearer, in_subprotocols,
 };
 use duologue_metrics::table;
 use futures_util::StreamExt;
@@ -33,6 +34,7 @@ pub struct AccessControl {
     authenticator: RwLock<Arc<Authenticator>>,
     pages: RwLock<Arc<Pages>>,
     usage: Mutex<HashMap<String, Usage>>,
+    addresses: Mutex<Addresses>,
     began: Instant,
 }
 
@@ -44,6 +46,7 @@ impl AccessControl {
             authenticator: RwLock::new(Arc::new(Authenticator::clone(&authenticator))),
             pages: RwLock::new(Arc::new(pages)),
             usage: Mutex::default(),
+            addresses: Mutex::new(Addresses::new(Limits::default())),
             began: Instant::now(),
         };
         access.replace_keys(authenticator.keys().to_vec());
@@ -67,6 +70,12 @@ impl AccessControl {
             .authenticator
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(authenticator);
+    }
+
+    /// What a client without a key may take, counted by its address, from now on.
+    pub fn limit_addresses(&self, limits: Limits) {
+        let now = self.began.elapsed();
+        self.addresses().limit(limits, now);
     }
 
     /// A client secret for whoever is shown it, in the name of the first key; `None` where none is needed.
@@ -106,6 +115,12 @@ impl AccessControl {
         self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        // As above.
+        let addresses = self.addresses.lock();
+        addresses.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn of<T>(&self, key: &str, ask: impl FnOnce(&mut Usage, Duration) -> T) -> Option<T> {
         let now = self.began.elapsed();
         self.usage().get_mut(key).map(|usage| ask(usage, now))
@@ -124,6 +139,8 @@ pub(crate) fn unix_time() -> u64 {
 pub(crate) struct Caller {
     access: Arc<AccessControl>,
     key: Option<Arc<str>>,
+    /// From where it came.
+    address: Option<IpAddr>,
     session: Option<Arc<Map<String, Value>>>,
 }
 
@@ -164,14 +181,20 @@ impl Caller {
         &self,
         ask: impl FnOnce(&mut Usage, Duration) -> Result<(), Limited>,
     ) -> Result<(), Limited> {
-        match &self.key {
-            None => Ok(()),
-            Some(key) => self.access.of(key, ask).unwrap_or(Ok(())),
-        }
+        let asked = match (&self.key, self.address) {
+            (Some(key), _) => self.access.of(key, ask),
+            (None, Some(address)) => {
+                let now = self.access.began.elapsed();
+                let mut addresses = self.access.addresses();
+                addresses.of(address, now).map(|usage| ask(usage, now))
+            }
+            (None, None) => None,
+        };
+        asked.unwrap_or(Ok(()))
     }
 }
 
-/// A session that counts for its key; dropped, it does not any more.
+/// A session that counts for its key or address; dropped, it does not any more.
 pub(crate) struct SessionPlace(Caller);
 
 impl Drop for SessionPlace {
@@ -208,13 +231,15 @@ pub(super) async fn ask_for_key(
     let caller = Caller {
         access: guard.access,
         key: key.map(Arc::from),
+        address: request
+            .extensions()
+            .get::<ConnectInfo<SocketAddr>>()
+            .map(|ConnectInfo(from)| from.ip()),
         session: session.map(Arc::new),
     };
     caller.ask(Usage::request)?;
-    if caller.key.is_some() {
-        let counted = caller.clone();
-        request = request.map(|body| count(body, counted));
-    }
+    let counted = caller.clone();
+    request = request.map(|body| count(body, counted));
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

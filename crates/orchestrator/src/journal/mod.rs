@@ -16,7 +16,7 @@ mod writer;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use duologue_session::Item;
+use duologue_session::{Item, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -149,7 +149,7 @@ impl Record {
         }
     }
 
-    /// As JSON within the bound; the oldest items are left out where it would take more.
+    /// As JSON within the bound; the oldest items are left out where it would take more, those of the operator last.
     ///
     /// # Errors
     /// [`JournalError::Broken`] where settings alone are too large.
@@ -159,16 +159,11 @@ impl Record {
         if json.len() <= RECORD_LIMIT {
             return Ok(json);
         }
-        let mut left = RECORD_LIMIT;
-        let fits = |item: &&Item| {
-            let size = serde_json::to_string(item).map_or(usize::MAX, |json| json.len() + 1);
-            left = left.saturating_sub(size);
-            left > RECORD_LIMIT / 4
-        };
-        let kept = self.items.iter().rev().take_while(fits).count();
         let shorter = Self {
-            items: self.items[self.items.len() - kept..].to_vec(),
-            ..self.clone()
+            items: self.newest(RECORD_LIMIT / 4 * 3),
+            format: self.format,
+            settings: self.settings.clone(),
+            unanswered: self.unanswered,
         };
         let json = serde_json::to_string(&shorter).map_err(broken)?;
         match json.len() <= RECORD_LIMIT {
@@ -177,6 +172,29 @@ impl Record {
                 "a session's settings take more than {RECORD_LIMIT} bytes"
             ))),
         }
+    }
+
+    /// The newest items that fit into so many bytes of JSON, the operator's before all others, in their order.
+    fn newest(&self, bytes: usize) -> Vec<Item> {
+        let mut left = bytes;
+        let mut kept = vec![false; self.items.len()];
+        for operator in [true, false] {
+            for (item, kept) in self.items.iter().zip(&mut kept).rev() {
+                if (item.role() == Some(Role::System)) != operator {
+                    continue;
+                }
+                let size = serde_json::to_string(item).map_or(usize::MAX, |json| json.len() + 1);
+                match left.checked_sub(size) {
+                    Some(rest) => left = rest,
+                    None => break,
+                }
+                *kept = true;
+            }
+        }
+        let items = self.items.iter().zip(kept);
+        items
+            .filter_map(|(item, kept)| kept.then(|| item.clone()))
+            .collect()
     }
 
     /// Reads what [`to_json`](Self::to_json) wrote.

@@ -262,6 +262,17 @@ fn a_long_conversation_loses_its_beginning_not_its_end() {
 }
 
 #[test]
+fn what_the_operator_said_is_kept_when_a_conversation_is_too_long() {
+    let long = "x".repeat(20_000);
+    let mut whole = record(&vec![long.as_str(); 30]);
+    whole.items[2] = Item::message("rules", Role::System, "Sell tulips.");
+    let kept = Record::from_json(&whole.to_json().unwrap()).unwrap();
+    assert_eq!(kept.items[0].id.0, "rules");
+    assert_eq!(kept.items.last().unwrap().id.0, "i29");
+    assert!(kept.items.len() < 15);
+}
+
+#[test]
 fn a_token_is_read_back_and_shown_to_no_log() {
     let token = ResumeToken::random();
     assert_eq!(ResumeToken::parse(token.as_str()), Some(token.clone()));

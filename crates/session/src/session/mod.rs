@@ -430,7 +430,11 @@ impl Session {
     }
 
     fn drop_surplus(&mut self) {
-        while let Some(item) = self.conversation.drop_oldest(self.config.limits.max_items) {
+        let (items, bytes) = {
+            let limits = &self.config.limits;
+            (limits.max_items, limits.max_item_bytes)
+        };
+        while let Some(item) = self.conversation.drop_oldest(items, bytes) {
             self.tell(Notice::ItemDeleted { item });
         }
     }
