@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 
 try:
     import pty
@@ -291,6 +292,34 @@ def test_a_key_may_send_only_so_many_bytes_a_minute(locked):
         assert int(answer.headers["Retry-After"]) >= 60
 
     run(talk())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one address of the loopback")
+def test_without_keys_each_address_has_only_so_many_sessions_and_requests(tmp_path):
+    one = Served(tmp_path, *EMPTY, "--key-max-sessions", "1", "--key-requests-per-minute", "4")
+
+    def models(address):
+        with httpx.Client(transport=httpx.HTTPTransport(local_address=address)) as stock:
+            return stock.get(f"{one.url}/v1/models")
+
+    async def talk():
+        async with socket(one, local_addr=("127.0.0.2", 0)) as first:
+            await created(first)
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await socket(one, local_addr=("127.0.0.2", 0))
+            response = refused.value.response
+            assert response.status_code == 429
+            assert json.loads(response.body)["error"]["code"] == "rate_limit_exceeded"
+            async with socket(one, local_addr=("127.0.0.3", 0)) as other:
+                await created(other)
+
+    try:
+        ready(one)
+        run(talk())
+        assert [models("127.0.0.2").status_code for _ in range(3)] == [200, 200, 429]
+        assert models("127.0.0.4").status_code == 200
+    finally:
+        one.stop()
 
 
 @pytest.mark.parametrize("given", [[], ["--no-webrtc"]])
