@@ -99,7 +99,10 @@ mod tests {
             "the same, in IPv6"
         );
         assert!(begin(&mut addresses, "192.0.2.2"));
-        addresses.of(address("192.0.2.1"), NOW).unwrap().end_session();
+        addresses
+            .of(address("192.0.2.1"), NOW)
+            .unwrap()
+            .end_session();
         assert!(begin(&mut addresses, "192.0.2.1"));
     }
 
@@ -138,7 +141,10 @@ mod tests {
         assert!(!begin(&mut addresses, "192.0.2.1"));
         // All of them talk: one more is let in uncounted.
         for n in 0..200_u32 {
-            assert!(begin(&mut addresses, &Ipv6Addr::from(u128::from(n) << 64).to_string()));
+            assert!(begin(
+                &mut addresses,
+                &Ipv6Addr::from(u128::from(n) << 64).to_string()
+            ));
         }
         assert_eq!(addresses.usage.len(), 100);
     }

@@ -21,7 +21,9 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Limited {
     /// Sessions at once.
-    #[error("you may have {most} sessions at once, and have them; end one, or try again in a moment")]
+    #[error(
+        "you may have {most} sessions at once, and have them; end one, or try again in a moment"
+    )]
     Sessions {
         /// So many it may have.
         most: u32,

@@ -32,7 +32,9 @@ async fn stopped_by(signal: &str) -> (String, Option<i32>) {
         assert!(lines.read_line(&mut told).await.unwrap() > 0, "{told}");
     }
     let kill = format!("kill -{signal} {}", server.id().unwrap());
-    let sent = std::process::Command::new("sh").args(["-c", &kill]).status();
+    let sent = std::process::Command::new("sh")
+        .args(["-c", &kill])
+        .status();
     assert!(sent.unwrap().success());
     let ended = tokio::time::timeout(PATIENCE, server.wait()).await;
     let ended = ended.expect("it goes on loading").unwrap();

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use framehop::{Error, Unwinder as _};
 
+use crate::ProfileError;
 use crate::modules::Modules;
 use crate::profile::{Profile, Stack};
 use crate::sampler::{self, Sample};
-use crate::ProfileError;
 
 /// CPU time between two samples: 99 a second, so that nothing that happens a hundred times a second runs in step.
 const PERIOD: Duration = Duration::from_micros(10_101);
@@ -149,7 +149,11 @@ fn collect(shared: &Shared, turn: Turn) -> Collected {
 }
 
 impl Collected {
-    fn add(&mut self, sample: &Sample, cache: &mut framehop::CacheNative<framehop::MayAllocateDuringUnwind>) {
+    fn add(
+        &mut self,
+        sample: &Sample,
+        cache: &mut framehop::CacheNative<framehop::MayAllocateDuringUnwind>,
+    ) {
         let mut word = |address| sample.word(address).ok_or(());
         let registers = sample.registers.for_unwinding(sample.pc);
         let mut frames = self

@@ -146,10 +146,14 @@ mod tests {
     fn a_bar_is_as_wide_as_its_share_and_stands_on_its_caller() {
         let svg = example().to_svg();
         let bar = |name: &str| {
-            let line = svg.lines().find(|line| line.contains(&format!("<title>{name} ")));
+            let line = svg
+                .lines()
+                .find(|line| line.contains(&format!("<title>{name} ")));
             let line = line.unwrap_or_default();
             let number = |what: &str| -> f64 {
-                let from = line.find(&format!(" {what}=\"")).map_or(0, |at| at + what.len() + 3);
+                let from = line
+                    .find(&format!(" {what}=\""))
+                    .map_or(0, |at| at + what.len() + 3);
                 let text: String = line[from..].chars().take_while(|c| *c != '"').collect();
                 text.parse().unwrap_or(f64::NAN)
             };

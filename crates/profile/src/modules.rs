@@ -54,7 +54,9 @@ impl Modules {
         let mut names: HashMap<u64, Arc<str>> = HashMap::new();
         let mut same: HashMap<String, Arc<str>> = HashMap::new();
         let mut name = |text: String| {
-            let name = same.entry(text).or_insert_with_key(|text| text.as_str().into());
+            let name = same
+                .entry(text)
+                .or_insert_with_key(|text| text.as_str().into());
             Arc::clone(name)
         };
         for file in &self.files {
@@ -85,7 +87,8 @@ impl Loaded {
 
     /// The file, as it was when it was started, even if there is another one in its place now.
     fn open(&self) -> Option<ReadCache<File>> {
-        let own = std::fs::read_link("/proc/self/exe").is_ok_and(|own| own.as_os_str() == self.path.as_str());
+        let own = std::fs::read_link("/proc/self/exe")
+            .is_ok_and(|own| own.as_os_str() == self.path.as_str());
         let path = if own { "/proc/self/exe" } else { &self.path };
         File::open(path).ok().map(ReadCache::new)
     }
@@ -97,7 +100,10 @@ impl Loaded {
             // Mappings begin at a page.
             let holds = from & !0xfff <= self.offset && self.offset < from + length;
             let executable = segment.permissions().executable();
-            let address = segment.address().wrapping_sub(from).wrapping_add(self.offset);
+            let address = segment
+                .address()
+                .wrapping_sub(from)
+                .wrapping_add(self.offset);
             (holds && executable).then(|| self.code.start.wrapping_sub(address))
         })
     }

@@ -117,7 +117,12 @@ pub fn encode(profile: &Profile) -> Vec<u8> {
     );
     let mut made = Pprof {
         sample_type: vec![samples, cpu],
-        time_nanos: nanos(profile.began().duration_since(UNIX_EPOCH).unwrap_or_default()),
+        time_nanos: nanos(
+            profile
+                .began()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+        ),
         duration_nanos: nanos(profile.lasted()),
         period_type: Some(cpu),
         period: nanos(profile.period()),

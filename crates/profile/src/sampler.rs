@@ -114,8 +114,7 @@ pub fn start(period: Duration) -> Result<(), ProfileError> {
     let memory = match MEMORY.get() {
         Some(memory) => memory,
         None => {
-            let memory =
-                File::open("/proc/self/mem").map_err(refused("opening /proc/self/mem"))?;
+            let memory = File::open("/proc/self/mem").map_err(refused("opening /proc/self/mem"))?;
             MEMORY.get_or_init(|| memory)
         }
     };
@@ -223,10 +222,9 @@ fn take(context: &libc::ucontext_t) {
     let Some(place) = places.get(number) else {
         return;
     };
-    let claimed =
-        place
-            .state
-            .compare_exchange(FREE, WRITING, Ordering::Acquire, Ordering::Relaxed);
+    let claimed = place
+        .state
+        .compare_exchange(FREE, WRITING, Ordering::Acquire, Ordering::Relaxed);
     if claimed.is_err() {
         LOST.fetch_add(1, Ordering::Relaxed);
         return;

@@ -174,7 +174,10 @@ fn say(line: &str) {
 /// Cancels `shutdown` at the first SIGINT or SIGTERM; the second ends the process.
 async fn on_signal(mut stops: Stops, shutdown: CancellationToken) {
     let stop = stops.next().await;
-    tracing::info!(?stop, "stopping: letting running utterances finish; once more stops at once");
+    tracing::info!(
+        ?stop,
+        "stopping: letting running utterances finish; once more stops at once"
+    );
     shutdown.cancel();
     std::process::exit(stops.next().await.exit_code());
 }
