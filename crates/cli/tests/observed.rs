@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use support::Server;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tonic::{Request, Response, Status};
 
@@ -408,6 +409,21 @@ fn curl(url: &str, further: &[&str]) -> String {
     String::from_utf8(answer.expect("curl is needed").stdout).unwrap()
 }
 
+/// What is recorded there for 15 s from now on. `url` wants its seconds.
+async fn recorded(url: &str) -> JoinHandle<String> {
+    let busy = |answer: &str| answer.contains("being recorded already");
+    let whole = format!("{url}15");
+    let recording = tokio::task::spawn_blocking(move || {
+        let mut answers = std::iter::repeat_with(|| curl(&whole, &[]));
+        answers.find(|answer| !busy(answer)).unwrap_or_default()
+    });
+    // It records once another is refused for it.
+    while !busy(&curl(&format!("{url}0.1"), &[])) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    recording
+}
+
 #[tokio::test]
 async fn who_operates_a_server_sees_its_sessions_and_what_its_threads_did() {
     // Free now, and nobody else is given it within a moment.
@@ -422,19 +438,8 @@ async fn who_operates_a_server_sees_its_sessions_and_what_its_threads_did() {
         .await
         .unwrap();
     let admin = format!("http://{admin}");
-    let url = format!("{admin}/debug/timeline");
-    let timeline = {
-        let url = format!("{url}?seconds=15");
-        tokio::task::spawn_blocking(move || {
-            let mut answers = std::iter::repeat_with(|| curl(&url, &[]));
-            answers.find(|answer| answer.starts_with('{'))
-        })
-    };
-    // It records once another is refused for it.
-    let refused = || curl(&format!("{url}?seconds=0.1"), &[]).contains("already");
-    while !refused() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let timeline = recorded(&format!("{admin}/debug/timeline?seconds=")).await;
+    let profile = recorded(&format!("{admin}/debug/profile?format=folded&seconds=")).await;
     for piece in speech(SPOKEN).chunks(4_800) {
         let audio = BASE64_STANDARD.encode(piece);
         let event = json!({"type": "input_audio_buffer.append", "audio": audio});
@@ -470,7 +475,7 @@ async fn who_operates_a_server_sees_its_sessions_and_what_its_threads_did() {
         &["-H", "Host: elsewhere.example"],
     );
     assert!(!refused.contains("sessions"), "{refused}");
-    let timeline: Value = serde_json::from_str(&timeline.await.unwrap().unwrap()).unwrap();
+    let timeline: Value = serde_json::from_str(&timeline.await.unwrap()).unwrap();
     let names: BTreeSet<&str> = timeline["traceEvents"]
         .as_array()
         .unwrap()
@@ -480,5 +485,9 @@ async fn who_operates_a_server_sees_its_sessions_and_what_its_threads_did() {
         .collect();
     for name in ["listen", "transcribe", "synthesize", "end_of_turn", "sent"] {
         assert!(names.contains(name), "{name} is not in {names:?}");
+    }
+    let profile = profile.await.unwrap();
+    for part in ["[ear-0];", "[mind-0];", "duologue_asr::whisper"] {
+        assert!(profile.contains(part), "{part} is not in:\n{profile}");
     }
 }
