@@ -168,7 +168,7 @@ mod tests {
     fn reported(stops: &[(u64, u64)], held_up: std::ops::Range<u64>) -> Vec<Duration> {
         let mut reports = Reports::default();
         let mut found = Vec::new();
-        for at in (1_100..6_000).step_by(100) {
+        for at in (1_100..6_000_u64).step_by(100) {
             let stood: u64 = stops
                 .iter()
                 .map(|(from, length)| at.saturating_sub(*from).min(*length))

@@ -49,11 +49,11 @@ pub struct Sample {
 }
 
 /// The registers that unwinding needs.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Registers {
     sp: u64,
     fp: u64,
-    /// Only on aarch64.
+    #[cfg(target_arch = "aarch64")]
     lr: u64,
 }
 
@@ -72,6 +72,7 @@ impl Sample {
         registers: Registers {
             sp: 0,
             fp: 0,
+            #[cfg(target_arch = "aarch64")]
             lr: 0,
         },
         name: [0; NAME],
@@ -253,7 +254,6 @@ fn registers(context: &libc::ucontext_t) -> (u64, Registers) {
     let registers = Registers {
         sp: all[libc::REG_RSP as usize] as u64,
         fp: all[libc::REG_RBP as usize] as u64,
-        lr: 0,
     };
     (all[libc::REG_RIP as usize] as u64, registers)
 }
