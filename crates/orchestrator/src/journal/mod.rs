@@ -193,7 +193,8 @@ impl Record {
         }
         let items = self.items.iter().zip(kept);
         items
-            .filter_map(|(item, kept)| kept.then(|| item.clone()))
+            .filter(|(_, kept)| *kept)
+            .map(|(item, _)| item.clone())
             .collect()
     }
 
