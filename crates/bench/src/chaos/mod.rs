@@ -11,7 +11,6 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use anyhow::bail;
 use clap::{Args, ValueEnum};
 use duologue_scenes::Reply as Scripted;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -26,7 +25,7 @@ const TURNS: usize = 40;
 /// Survival: kills workers, servers and Redis in the middle of conversations and says what came of those
 ///
 /// Examples:
-///   duologue bench chaos                                  # all of it, about ten minutes
+///   duologue bench chaos                                  # all of it, about twenty minutes
 ///   duologue bench chaos --only worker --conversations 20
 ///   duologue bench chaos --redis-away 10
 #[derive(Args)]
@@ -192,8 +191,7 @@ impl ChaosBench {
         }
         report.set_figures(Value::Object(figures));
         if self.strict && !failures.is_empty() {
-            report.print();
-            bail!("{} conversations did not survive", failures.len());
+            report.fail(format!("{} conversations did not survive", failures.len()));
         }
         Ok(report)
     }
