@@ -35,7 +35,7 @@ pub struct CsmOptions {
     #[arg(long, requires = "adapter")]
     full_size: bool,
 
-    /// Sessions that speak at the same time, one run each
+    /// Sessions that speak at the same time, as one batch; one run each
     #[arg(
         long,
         default_value = "1,2,4,8",
@@ -99,26 +99,45 @@ impl CsmOptions {
         speak(&*plain)?;
         let mut report = Report::new(
             "csm",
-            &["sessions", "adapter", "first audio, ms", "real-time factor"],
+            &[
+                "sessions",
+                "adapters",
+                "first audio, ms",
+                "real-time factor",
+                "time, against one by one",
+            ],
             json!({}),
         );
+        let most = self.sessions.iter().copied().max().unwrap_or(1);
+        let mut runs: Vec<Run<'_>> = self.sessions.iter().map(|n| (*n, &[][..])).collect();
+        runs.push((1, &adapters[..1]));
+        if most > 1 {
+            runs.push((most, &adapters[..]));
+        }
         let mut figures = Vec::new();
-        let with_adapter = std::iter::once((1, &adapters[0], "one"));
-        let runs = self.sessions.iter().map(|n| (*n, &plain, "none"));
-        for (sessions, voice, adapter) in runs.chain(with_adapter) {
+        let mut alone = None;
+        for (sessions, adapters) in runs {
             let mut all = Vec::new();
             for _ in 0..rounds.max(1) {
-                all.extend(together(voice, sessions)?);
+                all.extend(together(&plain, adapters, sessions)?);
             }
             let first = median(&all.iter().map(|s| s.first).collect::<Vec<_>>());
             let factor = median(&all.iter().map(|s| s.factor).collect::<Vec<_>>());
+            if sessions == 1 {
+                alone.get_or_insert(factor);
+            }
+            let share = alone.map(|alone| factor / (alone * sessions as f64));
             report.row(vec![
                 sessions.to_string(),
-                adapter.to_owned(),
+                adapters.len().to_string(),
                 format!("{:.0}", first * 1_000.0),
                 format!("{factor:.3}"),
+                share.map_or_else(String::new, |share| format!("{:.0}%", share * 100.0)),
             ]);
-            figures.push(json!({"sessions": sessions, "adapter": adapter, "first_audio_s": first, "real_time_factor": factor}));
+            figures.push(json!({
+                "sessions": sessions, "adapters": adapters.len(), "first_audio_s": first, "real_time_factor": factor,
+                "against_one_by_one": share,
+            }));
         }
         let peak = process.peak_bytes()?;
         let session = base.session_bytes()?;
@@ -152,11 +171,22 @@ impl CsmOptions {
     }
 }
 
+/// How many sessions, and the voices with adapters that they have in turns; none: all have the plain one.
+type Run<'a> = (usize, &'a [Arc<dyn Synthesizer>]);
+
 /// Sessions that speak at the same time, each on a thread, as a worker has them.
-fn together(voice: &Arc<dyn Synthesizer>, sessions: usize) -> anyhow::Result<Vec<Spoken>> {
+fn together(
+    plain: &Arc<dyn Synthesizer>,
+    adapters: &[Arc<dyn Synthesizer>],
+    sessions: usize,
+) -> anyhow::Result<Vec<Spoken>> {
     std::thread::scope(|scope| {
         let all: Vec<_> = (0..sessions)
-            .map(|_| scope.spawn(|| speak(&**voice)))
+            .map(|n| match adapters {
+                [] => plain,
+                _ => &adapters[n % adapters.len()],
+            })
+            .map(|voice| scope.spawn(|| speak(&**voice)))
             .collect();
         all.into_iter()
             .map(|one| {

@@ -104,15 +104,15 @@ impl Codec {
 }
 
 impl Decoder {
-    /// The sound of one frame's codes, `[codebooks]`.
-    pub(super) fn step(&mut self, codes: &Tensor) -> Result<Vec<f32>> {
+    /// The sound of one frame's codes, `[codebooks]`, on the device.
+    pub(super) fn step(&mut self, codes: &Tensor) -> Result<Tensor> {
         let codes = codes.reshape((1, codes.elem_count(), 1))?;
         let sound = self
             .network
             .decode_step(&StreamTensor::from_tensor(codes))?;
         match sound.as_option() {
-            Some(sound) => sound.flatten_all()?.to_vec1(),
-            None => Ok(Vec::new()),
+            Some(sound) => sound.flatten_all(),
+            None => candle_core::bail!("the codec made no sound of a frame"),
         }
     }
 }

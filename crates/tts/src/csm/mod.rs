@@ -10,14 +10,17 @@
 //! [`load()`](crate::load()) reads a voicepack. [`random`] makes a voice of no meaning in the shape of the real one,
 //! to time it where the checkpoint is not at hand.
 
+mod batch;
 mod codec;
 mod config;
+mod engine;
 mod layout;
 mod model;
 mod prompt;
 mod script;
 mod settings;
 mod speech;
+mod turns;
 mod voice;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The network: a backbone that reads text and sound and gives a frame's first code, and a small decoder that goes
-//! through the frame in depth and gives the others.
+//! through the frame in depth and gives the others. Both take several sessions at once, as a batch.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,9 +9,11 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::codec::Codec;
 use super::config::Config;
 use super::layout;
-use crate::neural::llama::last_step;
 use crate::neural::lora::{Placement, Target};
-use crate::neural::{KvCache, Linear, Llama, LoraSet, Sampling, Wanted, Weights, WeightsError};
+use crate::neural::{
+    Adapters, KvCache, Linear, Llama, LoraSet, Part, Sampling, Wanted, Weights, WeightsError,
+    sampler,
+};
 use crate::{StopFlag, TtsError};
 
 /// Embeddings of codes: backbone and depth decoder have the same, and a checkpoint has them under either name.
@@ -25,8 +27,8 @@ pub(super) const CODEC: &str = "codec_model.";
 /// Where the codec is, in a release that has it in a file of its own.
 pub(super) const CODEC_FILE: &str = "mimi.safetensors";
 
-/// Most text tokens that are read at once; more are read in parts, so that a stop is seen between them.
-const READ_AT_ONCE: usize = 256;
+/// Most steps that are read at once; more are read in parts, so that a stop is seen between them.
+pub(super) const READ_AT_ONCE: usize = 256;
 
 /// The network's weights. Nothing in it changes: all that does is in a [`Memory`].
 pub(crate) struct Model {
@@ -49,20 +51,33 @@ pub(crate) struct Model {
 /// What one session remembers.
 pub(crate) struct Memory {
     backbone: KvCache,
-    /// Of the frame under way only.
-    depth: KvCache,
     /// What the backbone gave for the last step, `[1, hidden]`.
     last: Option<Tensor>,
 }
 
-/// How a frame is made.
+/// One step of what the backbone reads.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Step {
+    /// A token of text.
+    Token(u32),
+    /// A frame's codes.
+    Frame(Vec<u32>),
+}
+
+/// A session's part of a pass over the backbone.
+pub(crate) struct Reading<'a> {
+    pub memory: &'a mut Memory,
+    /// How many steps of the pass are its own.
+    pub steps: usize,
+    pub lora: Option<&'a LoraSet>,
+}
+
+/// How a session's frame is made.
 pub(crate) struct Manner<'a> {
     pub sampling: Sampling,
     pub lora: Option<&'a LoraSet>,
-    /// Random numbers from 0 to 1, one for each code.
-    pub draw: &'a mut dyn FnMut() -> f32,
-    /// Looked at before each code.
-    pub stop: &'a StopFlag,
+    /// Random numbers from 0 up to but not including 1, one for each code.
+    pub draws: Vec<f32>,
 }
 
 impl Model {
@@ -207,127 +222,151 @@ impl Model {
     /// An empty memory for `steps` of text and sound.
     pub(crate) fn memory(&self, steps: usize) -> Result<Memory> {
         let steps = steps.min(self.config.backbone.positions);
+        let cache = self
+            .config
+            .backbone
+            .cache(1, steps, self.dtype, &self.device)?;
         Ok(Memory {
-            backbone: self
-                .config
-                .backbone
-                .cache(steps, self.dtype, &self.device)?,
-            depth: self
-                .config
-                .depth
-                .cache(self.config.codebooks, self.dtype, &self.device)?,
+            backbone: cache,
             last: None,
         })
     }
 
-    /// Embeds tokens of text, `[tokens, hidden]`.
-    pub(super) fn embed_text(&self, tokens: &[u32]) -> Result<Tensor> {
-        let tokens = Tensor::from_slice(tokens, tokens.len(), &self.device)?;
-        self.text.index_select(&tokens, 0)
+    /// Embeds steps, `[steps, hidden]`.
+    pub(super) fn embed(&self, steps: &[Step]) -> Result<Tensor> {
+        let alike = |a: &Step, b: &Step| matches!(a, Step::Token(_)) == matches!(b, Step::Token(_));
+        let runs = steps.chunk_by(alike).map(|run| {
+            let tokens = run.iter().filter_map(|step| match step {
+                Step::Token(token) => Some(*token),
+                Step::Frame(_) => None,
+            });
+            let tokens: Vec<u32> = tokens.collect();
+            if tokens.is_empty() {
+                self.embed_frames(run)
+            } else {
+                let tokens = Tensor::from_slice(&tokens, tokens.len(), &self.device)?;
+                self.text.index_select(&tokens, 0)
+            }
+        });
+        match &runs.collect::<Result<Vec<_>>>()?[..] {
+            [only] => Ok(only.clone()),
+            all => Tensor::cat(all, 0),
+        }
     }
 
     /// Embeds frames: what their codes are, added up, `[frames, hidden]`.
-    fn embed_frames(&self, frames: &[Vec<u32>]) -> Result<Tensor> {
+    fn embed_frames(&self, frames: &[Step]) -> Result<Tensor> {
         let vocabulary = self.config.vocabulary as u32;
-        let places = |frame: &Vec<u32>| {
-            let places = frame
-                .iter()
-                .zip(0..)
-                .map(|(code, book)| code + book * vocabulary);
-            places.collect::<Vec<u32>>()
-        };
-        let flat: Vec<u32> = frames.iter().flat_map(places).collect();
-        let flat = Tensor::from_slice(&flat, flat.len(), &self.device)?;
-        let all = self.audio.index_select(&flat, 0)?;
+        let mut places = Vec::with_capacity(frames.len() * self.config.codebooks);
+        for frame in frames {
+            if let Step::Frame(codes) = frame {
+                let codes = codes.iter().zip(0..);
+                places.extend(codes.map(|(code, book)| code + book * vocabulary));
+            }
+        }
+        let places = Tensor::from_slice(&places, places.len(), &self.device)?;
+        let all = self.audio.index_select(&places, 0)?;
         all.reshape((frames.len(), self.config.codebooks, ()))?
             .sum(1)
     }
 
-    /// Reads text.
-    pub(crate) fn read_text(
-        &self,
-        tokens: &[u32],
-        memory: &mut Memory,
-        lora: Option<&LoraSet>,
-        stop: &StopFlag,
-    ) -> std::result::Result<(), TtsError> {
-        for part in tokens.chunks(READ_AT_ONCE) {
-            stop.check()?;
-            self.embed_text(part)
-                .and_then(|x| self.read(&x, memory, lora))
-                .map_err(engine)?;
+    /// One pass over the backbone: reads `steps`, which are those of each reading, one after the other.
+    pub(super) fn read(&self, steps: &[Step], readings: &mut [Reading<'_>]) -> Result<()> {
+        let x = self.embed(steps)?;
+        let adapters = Adapters::new(readings.iter().map(|one| (one.steps, one.lora)));
+        let mut parts: Vec<Part<'_>> = readings
+            .iter_mut()
+            .map(|one| Part {
+                cache: &mut one.memory.backbone,
+                steps: one.steps,
+            })
+            .collect();
+        let given = self.backbone.forward(&x, &mut parts, &adapters)?;
+        let mut end = 0;
+        for one in readings {
+            end += one.steps;
+            one.memory.last = Some(given.narrow(0, end - 1, 1)?);
         }
         Ok(())
     }
 
-    /// Reads frames of sound.
-    pub(crate) fn read_frames(
+    /// Reads steps for one session, in passes of its own.
+    ///
+    /// # Errors
+    /// [`TtsError::Stopped`] after the pass in which the stop was asked for.
+    pub(crate) fn read_alone(
         &self,
-        frames: &[Vec<u32>],
+        steps: &[Step],
         memory: &mut Memory,
         lora: Option<&LoraSet>,
         stop: &StopFlag,
     ) -> std::result::Result<(), TtsError> {
-        for part in frames.chunks(READ_AT_ONCE) {
+        for part in steps.chunks(READ_AT_ONCE) {
             stop.check()?;
-            self.embed_frames(part)
-                .and_then(|x| self.read(&x, memory, lora))
-                .map_err(engine)?;
+            let mut reading = [Reading {
+                memory,
+                steps: part.len(),
+                lora,
+            }];
+            self.read(part, &mut reading).map_err(engine)?;
         }
         Ok(())
     }
 
     /// What stands behind a turn's last frame.
-    pub(super) fn end_frame(&self) -> Vec<u32> {
-        vec![self.config.end_code; self.config.codebooks]
+    pub(super) fn end_frame(&self) -> Step {
+        Step::Frame(vec![self.config.end_code; self.config.codebooks])
     }
 
-    fn read(&self, x: &Tensor, memory: &mut Memory, lora: Option<&LoraSet>) -> Result<()> {
-        let given = self.backbone.forward(x, &mut memory.backbone, lora)?;
-        memory.last = Some(last_step(&given)?);
-        Ok(())
+    /// A memory for the codes of one frame of each of `sessions`.
+    pub(super) fn depth_cache(&self, sessions: usize) -> Result<KvCache> {
+        self.config
+            .depth
+            .cache(sessions, self.config.codebooks, self.dtype, &self.device)
     }
 
-    /// The codes of the next frame after all that was read, `[codebooks]`, on the device: nothing here waits for it.
-    /// The frame is not read yet.
+    /// The codes of the next frame of each session, after all that each has read: `[sessions, codebooks]`, on the
+    /// device. Nothing here waits for it. `depth` is a [`Model::depth_cache`] for as many, and is used up anew each time.
     ///
-    /// # Errors
-    /// [`TtsError::Stopped`] within one code's time after the stop was asked for.
-    pub(crate) fn frame(
+    /// `halt` is asked before each code; `None` once it says yes.
+    pub(super) fn frames(
         &self,
-        memory: &mut Memory,
-        manner: &mut Manner<'_>,
-    ) -> std::result::Result<Tensor, TtsError> {
-        let Some(last) = memory.last.clone() else {
-            return Err(TtsError::Engine(
-                "nothing was read before the first frame".to_owned(),
-            ));
+        memories: &[&Memory],
+        manners: &[Manner<'_>],
+        depth: &mut KvCache,
+        halt: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Tensor>> {
+        let sessions = manners.len();
+        let last = memories.iter().map(|memory| memory.last.as_ref());
+        let Some(last) = last.collect::<Option<Vec<_>>>() else {
+            candle_core::bail!("nothing was read before the first frame");
         };
+        let last = Tensor::cat(&last, 0)?;
+        let ways: Vec<Sampling> = manners.iter().map(|manner| manner.sampling).collect();
+        let adapters = Adapters::new(manners.iter().map(|manner| (1, manner.lora)));
+        let books = self.config.codebooks;
+        // All numbers of the frame at once: a copy for each code would cost more than the code.
+        let draws: Vec<f32> = (0..books)
+            .flat_map(|book| manners.iter().map(move |manner| manner.draws[book]))
+            .collect();
+        let draws = Tensor::from_vec(draws, (books, sessions), &self.device)?;
         let valid = self.config.codec.codes;
-        let mut codes = Vec::with_capacity(self.config.codebooks);
-        manner.stop.check()?;
-        let scores = self.first_scores(&last, manner.lora).map_err(engine)?;
-        let pick = |scores: &Tensor, manner: &mut Manner<'_>| {
-            let draw = (manner.draw)();
-            manner.sampling.pick(scores, valid, draw).map_err(engine)
-        };
-        codes.push(pick(&scores, manner)?);
-        memory.depth.truncate(0);
-        for book in 1..self.config.codebooks {
-            manner.stop.check()?;
-            let before = (book == 1).then_some(&last);
-            let scores = self
-                .depth_scores(
-                    book,
-                    before,
-                    &codes[book - 1],
-                    &mut memory.depth,
-                    manner.lora,
-                )
-                .map_err(engine)?;
-            codes.push(pick(&scores, manner)?);
+        depth.truncate(0);
+        let mut codes: Vec<Tensor> = Vec::with_capacity(books);
+        for book in 0..books {
+            if halt() {
+                return Ok(None);
+            }
+            let scores = match codes.last() {
+                None => self.first_scores(&last, &adapters)?,
+                Some(before) => {
+                    let backbone = (book == 1).then_some(&last);
+                    self.depth_scores(book, backbone, before, depth, &adapters)?
+                }
+            };
+            codes.push(sampler::pick(&ways, &scores, valid, &draws.get(book)?)?);
         }
-        Tensor::cat(&codes, 0).map_err(engine)
+        Tensor::stack(&codes, 1).map(Some)
     }
 
     /// Scores of all codes but the first where those before each are given, `[codebooks - 1, vocabulary]`.
@@ -338,11 +377,12 @@ impl Model {
         given: &[u32],
         lora: Option<&LoraSet>,
     ) -> Result<Tensor> {
-        let mut memory = self.memory(1)?;
+        let mut depth = self.depth_cache(1)?;
+        let adapters = Adapters::new([(1, lora)]);
         let scores = (1..given.len()).map(|book| {
             let code = Tensor::from_slice(&given[book - 1..book], 1, &self.device)?;
             let before = (book == 1).then_some(backbone);
-            self.depth_scores(book, before, &code, &mut memory.depth, lora)
+            self.depth_scores(book, before, &code, &mut depth, &adapters)
         });
         Tensor::cat(&scores.collect::<Result<Vec<_>>>()?, 0)
     }
@@ -352,30 +392,38 @@ impl Model {
         &self.backbone
     }
 
-    /// Scores of a frame's first code, `[1, vocabulary]`, from what the backbone gave.
-    pub(super) fn first_scores(&self, backbone: &Tensor, lora: Option<&LoraSet>) -> Result<Tensor> {
-        self.first_head.forward(backbone, lora)
+    /// Scores of a frame's first code, `[sessions, vocabulary]`, from what the backbone gave.
+    pub(super) fn first_scores(&self, backbone: &Tensor, adapters: &Adapters<'_>) -> Result<Tensor> {
+        self.first_head.forward(backbone, adapters)
     }
 
-    /// Scores `[1, vocabulary]` of the code in `book`, after the code before it, `[1]`; with the first come the
-    /// backbone's numbers.
+    /// Scores `[sessions, vocabulary]` of the codes in `book`, after the code before it, `[sessions]`; with the first
+    /// come the backbone's numbers, `[sessions, hidden]`.
     fn depth_scores(
         &self,
         book: usize,
         backbone: Option<&Tensor>,
         code: &Tensor,
         cache: &mut KvCache,
-        lora: Option<&LoraSet>,
+        adapters: &Adapters<'_>,
     ) -> Result<Tensor> {
+        let sessions = cache.sessions();
         let place = (code + ((book - 1) * self.config.vocabulary) as f64)?;
         let embedded = self.audio.index_select(&place, 0)?;
-        let x = match backbone {
-            Some(numbers) => Tensor::cat(&[numbers, &embedded], 0)?,
-            None => embedded,
+        let (x, steps) = match backbone {
+            Some(numbers) => (Tensor::stack(&[numbers, &embedded], 1)?.flatten(0, 1)?, 2),
+            None => (embedded, 1),
         };
-        let x = self.projector.forward(&x, lora)?;
-        let given = self.depth.forward(&x, cache, lora)?;
-        last_step(&given)?.matmul(&self.heads[book - 1])
+        let adapters = &adapters.each(steps);
+        let x = self.projector.forward(&x, adapters)?;
+        let given = self
+            .depth
+            .forward(&x, &mut [Part { cache, steps }], adapters)?;
+        let last = given
+            .reshape((sessions, steps, ()))?
+            .narrow(1, steps - 1, 1)?
+            .squeeze(1)?;
+        last.contiguous()?.matmul(&self.heads[book - 1])
     }
 
     /// Whether a frame ends its turn. The last code is not looked at, as in the reference.
@@ -402,6 +450,18 @@ impl Memory {
         &mut self.backbone
     }
 
+    /// How far what was given for the last step is from another's, as a share of its greatest number.
+    #[cfg(test)]
+    pub(super) fn difference(&self, other: &Memory) -> f32 {
+        let most = |t: Tensor| t.abs()?.max_all()?.to_scalar::<f32>();
+        let (Some(own), Some(other)) = (&self.last, &other.last) else {
+            return f32::INFINITY;
+        };
+        let far = (own - other).and_then(most);
+        far.and_then(|far| Ok(far / most(other.clone())?))
+            .unwrap_or(f32::INFINITY)
+    }
+
     /// Forgets all.
     pub(crate) fn clear(&mut self) {
         self.backbone.truncate(0);
@@ -417,7 +477,7 @@ impl Memory {
 
     /// Memory taken, bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.backbone.bytes() + self.depth.bytes()
+        self.backbone.bytes()
     }
 }
 

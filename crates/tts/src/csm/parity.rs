@@ -4,15 +4,15 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use candle_core::{DType, Device, IndexOp, Tensor};
 
 use super::config::Config;
-use super::model::{Manner, Memory, Model};
+use super::model::{Manner, Memory, Model, Step};
 use super::prompt::Tokens;
 use crate::StopFlag;
-use crate::neural::{LoraSet, Sampling};
+use crate::neural::{Adapters, LoraSet, Part, Sampling};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/csm")
@@ -29,9 +29,9 @@ fn open(layout: &str) -> Model {
     Model::load(Config::parse(&config).unwrap(), &files, &Device::Cpu).unwrap()
 }
 
-static MODEL: LazyLock<Model> = LazyLock::new(|| open("pack"));
+pub(super) static MODEL: LazyLock<Arc<Model>> = LazyLock::new(|| Arc::new(open("pack")));
 
-fn adapter(name: &str) -> LoraSet {
+pub(super) fn adapter(name: &str) -> LoraSet {
     LoraSet::load(&fixtures().join(name), &MODEL.targets(), &MODEL.placement()).unwrap()
 }
 
@@ -41,7 +41,7 @@ fn golden(name: &str) -> &'static Tensor {
         .unwrap_or_else(|| panic!("the fixtures have no {name}"))
 }
 
-fn codes(name: &str) -> Vec<Vec<u32>> {
+pub(super) fn codes(name: &str) -> Vec<Vec<u32>> {
     golden(name)
         .to_dtype(DType::U32)
         .unwrap()
@@ -55,6 +55,26 @@ fn prompt() -> Vec<u32> {
         .unwrap()
         .to_vec1()
         .unwrap()
+}
+
+fn tokens(ids: &[u32]) -> Vec<Step> {
+    ids.iter().copied().map(Step::Token).collect()
+}
+
+/// The prompt, to be read.
+pub(super) fn prompt_steps() -> Vec<Step> {
+    tokens(&prompt())
+}
+
+/// The prompt after a recording and what is said in it, to be read.
+pub(super) fn prompt_after_recording() -> Vec<Step> {
+    let known = Tokens::load(&fixtures().join("pack/tokenizer.json"), 10_000).unwrap();
+    let said = std::fs::read_to_string(fixtures().join("pack/ref/ann.txt")).unwrap();
+    let mut steps = tokens(&known.turn(0, said.trim()).unwrap());
+    steps.extend(codes("reference_codes").into_iter().map(Step::Frame));
+    steps.push(MODEL.end_frame());
+    steps.extend(prompt_steps());
+    steps
 }
 
 /// The greatest difference, as a share of the greatest value.
@@ -76,43 +96,49 @@ fn assert_near(what: &str, ours: &Tensor, theirs: &Tensor, limit: f32) {
     assert!(found <= limit, "{what} differs by {found:e}");
 }
 
-/// Frames without chance, after what was read.
-fn greedy(model: &Model, memory: &mut Memory, lora: Option<&LoraSet>) -> Vec<Vec<u32>> {
-    let stop = StopFlag::default();
-    let frames = codes("frames").len();
-    let mut made: Vec<Vec<u32>> = Vec::new();
-    for _ in 0..frames {
-        if let Some(last) = made.last() {
-            model
-                .read_frames(std::slice::from_ref(last), memory, lora, &stop)
-                .unwrap();
-        }
-        let mut manner = Manner {
+/// Frames without chance, after these steps.
+fn greedy(model: &Model, steps: &[Step], lora: Option<&LoraSet>) -> Vec<Vec<u32>> {
+    let mut memory = model.memory(200).unwrap();
+    let mut depth = model.depth_cache(1).unwrap();
+    let mut unread = steps.to_vec();
+    let mut made = Vec::new();
+    for _ in 0..codes("frames").len() {
+        read(model, &unread, &mut memory, lora);
+        let manner = Manner {
             sampling: Sampling::Greedy,
             lora,
-            draw: &mut || 0.0,
-            stop: &stop,
+            draws: vec![0.0; model.config().codebooks],
         };
-        let codes = model.frame(memory, &mut manner).unwrap();
-        made.push(codes.to_vec1().unwrap());
+        let codes = model.frames(&[&memory], &[manner], &mut depth, &mut || false);
+        let codes = codes.unwrap().unwrap().get(0).unwrap().to_vec1().unwrap();
+        unread = vec![Step::Frame(Vec::clone(&codes))];
+        made.push(codes);
     }
     made
+}
+
+fn read(model: &Model, steps: &[Step], memory: &mut Memory, lora: Option<&LoraSet>) {
+    let never = StopFlag::default();
+    model.read_alone(steps, memory, lora, &never).unwrap();
 }
 
 /// Every stage of the network; `prefix` is that of the stages with an adapter.
 fn compare(model: &Model, lora: Option<&LoraSet>, prefix: &str) {
     let named = |name: &str| golden(&format!("{prefix}{name}"));
-    let stop = StopFlag::default();
-    let text = model.embed_text(&prompt()).unwrap();
+    let text = model.embed(&prompt_steps()).unwrap();
     assert_near("the text's embedding", &text, named("text_embedding"), 0.0);
 
     let mut memory = model.memory(100).unwrap();
     let mut layers = Vec::new();
+    let steps = prompt().len();
+    let mut parts = [Part {
+        cache: memory.backbone(),
+        steps,
+    }];
+    let adapters = Adapters::new([(steps, lora)]);
     let hidden = model
         .backbone()
-        .forward_watched(&text, memory.backbone(), lora, |_, x| {
-            layers.push(x.clone())
-        })
+        .forward_watched(&text, &mut parts, &adapters, |_, x| layers.push(x.clone()))
         .unwrap();
     for (n, layer) in layers.iter().enumerate() {
         assert_near(
@@ -123,8 +149,9 @@ fn compare(model: &Model, lora: Option<&LoraSet>, prefix: &str) {
         );
     }
     assert_near("the backbone", &hidden, named("backbone"), 1e-5);
-    let last = crate::neural::llama::last_step(&hidden).unwrap();
-    let first = model.first_scores(&last, lora).unwrap().i(0).unwrap();
+    let last = hidden.narrow(0, steps - 1, 1).unwrap();
+    let first = model.first_scores(&last, &Adapters::new([(1, lora)]));
+    let first = first.unwrap().i(0).unwrap();
     assert_near(
         "scores of the first code",
         &first,
@@ -145,28 +172,12 @@ fn compare(model: &Model, lora: Option<&LoraSet>, prefix: &str) {
         1e-4,
     );
 
-    let mut memory = model.memory(100).unwrap();
-    model
-        .read_text(&prompt(), &mut memory, lora, &stop)
-        .unwrap();
     assert_eq!(
-        greedy(model, &mut memory, lora),
+        greedy(model, &prompt_steps(), lora),
         codes(&format!("{prefix}frames"))
     );
-
-    let mut memory = model.memory(200).unwrap();
-    let reference = Tokens::load(&fixtures().join("pack/tokenizer.json"), 10_000).unwrap();
-    let said = std::fs::read_to_string(fixtures().join("pack/ref/ann.txt")).unwrap();
-    let said = reference.turn(0, said.trim()).unwrap();
-    model.read_text(&said, &mut memory, lora, &stop).unwrap();
-    for frames in [&codes("reference_codes")[..], &[model.end_frame()]] {
-        model.read_frames(frames, &mut memory, lora, &stop).unwrap();
-    }
-    model
-        .read_text(&prompt(), &mut memory, lora, &stop)
-        .unwrap();
     assert_eq!(
-        greedy(model, &mut memory, lora),
+        greedy(model, &prompt_after_recording(), lora),
         codes(&format!("{prefix}frames_with_reference"))
     );
 }
@@ -229,7 +240,7 @@ fn the_codec_hears_and_speaks_as_the_reference_and_in_steps_as_at_once() {
         .iter()
         .flat_map(|frame| {
             let frame = Tensor::new(&frame[..], &Device::Cpu).unwrap();
-            let sound = decoder.step(&frame).unwrap();
+            let sound: Vec<f32> = decoder.step(&frame).unwrap().to_vec1().unwrap();
             assert_eq!(sound.len(), MODEL.config().codec.frame);
             sound
         })
@@ -250,28 +261,22 @@ fn the_codec_hears_and_speaks_as_the_reference_and_in_steps_as_at_once() {
 
 #[test]
 fn a_stop_is_seen_between_two_codes_of_a_frame() {
-    let stop = StopFlag::default();
     let mut memory = MODEL.memory(100).unwrap();
-    MODEL
-        .read_text(&prompt(), &mut memory, None, &stop)
-        .unwrap();
-    let mut drawn = 0;
-    let flag = stop.clone();
-    let mut manner = Manner {
+    read(&MODEL, &prompt_steps(), &mut memory, None);
+    let mut asked = 0;
+    let mut third = || {
+        asked += 1;
+        asked == 3
+    };
+    let manner = Manner {
         sampling: Sampling::Greedy,
         lora: None,
-        draw: &mut || {
-            drawn += 1;
-            if drawn == 3 {
-                flag.stop();
-            }
-            0.0
-        },
-        stop: &stop,
+        draws: vec![0.0; MODEL.config().codebooks],
     };
-    let told = MODEL.frame(&mut memory, &mut manner).err().unwrap();
-    assert!(matches!(told, crate::TtsError::Stopped));
-    assert_eq!(drawn, 3);
+    let mut depth = MODEL.depth_cache(1).unwrap();
+    let made = MODEL.frames(&[&memory], &[manner], &mut depth, &mut third);
+    assert!(made.unwrap().is_none());
+    assert_eq!(asked, 3);
 }
 
 fn refusal(prepare: impl FnOnce(&Path)) -> String {

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 
-use super::codec::Decoder;
-use super::model::{Manner, Memory, engine};
+use super::batch;
+use super::engine::Ticket;
+use super::model::{Memory, Step, engine};
 use super::script::{self, Marker, Sentence};
 use super::voice::{Shared, Speaker, Turn};
 use crate::neural::Stretcher;
@@ -30,12 +31,13 @@ pub(super) struct CsmSpeech {
     texts: VecDeque<(u32, String)>,
     sentences: VecDeque<Sentence>,
     current: Option<Current>,
-    /// What the network remembers; taken with the first sentence.
+    /// What the network remembers between two sentences; taken with the first, and lent to the engine with each.
     memory: Option<Memory>,
-    /// Frames of the last sentence that it has not read, its end among them.
-    unread: Vec<Vec<u32>>,
+    /// What it has not read of the last sentence, its end among that.
+    unread: Vec<Step>,
     /// What was said in this reply.
     said: VecDeque<Turn>,
+    /// Lent to the engine with each sentence.
     random: StdRng,
     /// Letters a second.
     pace: f64,
@@ -49,9 +51,7 @@ struct Current {
     turn: Turn,
     letters: f64,
     marker: Marker,
-    decoder: Decoder,
-    /// Frames made, of which the last is not read yet.
-    unread: bool,
+    ticket: Ticket,
     /// Most frames.
     limit: usize,
     /// Sound that waits.
@@ -113,7 +113,7 @@ impl CsmSpeech {
         }
     }
 
-    /// Reads a sentence's text.
+    /// Hands a sentence to the engine.
     fn start(&mut self, sentence: &Sentence, stop: &StopFlag) -> Result<Current, TtsError> {
         let shared = Arc::clone(&self.shared);
         let base = &shared.base;
@@ -127,39 +127,46 @@ impl CsmSpeech {
         let grace = if longest > 1.0 { GRACE } else { 0 };
         let limit = (expected as f64 * longest) as usize + grace;
 
-        let mut memory = match self.memory.take() {
-            Some(memory) => memory,
+        let reference = speaker.memory(base, shared.lora.as_deref(), stop)?;
+        let reference = reference.as_deref();
+        let (mut memory, mut unread) = match self.memory.take() {
+            Some(memory) => (memory, std::mem::take(&mut self.unread)),
             None => {
-                let mut memory = base
-                    .model
-                    .memory(shared.capacity(speaker))
-                    .map_err(engine)?;
-                self.recall(&mut memory, speaker, 0, stop)?;
-                memory
+                let room = shared.capacity(speaker);
+                let mut memory = base.model.memory(room).map_err(engine)?;
+                let unread = self.recall(&mut memory, reference, 0)?;
+                (memory, unread)
             }
         };
-        let reference = speaker.memory(base, shared.lora.as_deref(), stop)?;
-        let before = memory.steps() - reference.as_ref().map_or(0, |r| r.steps());
-        let needed = self.unread.len() + tokens.len() + limit + 1;
-        if before > shared.context() || needed > memory.room() {
+        let needed = tokens.len() + limit + 1;
+        let said = memory.steps() + unread.len() - reference.map_or(0, Memory::steps);
+        if said > shared.context() || unread.len() + needed > memory.room() {
             // Half of what is kept at most, so that this is not needed again with the next sentence.
-            self.recall(&mut memory, speaker, shared.context() / 2, stop)?;
+            unread = self.recall(&mut memory, reference, shared.context() / 2)?;
         }
-        if needed > memory.room() && before > 0 {
-            self.recall(&mut memory, speaker, 0, stop)?;
+        if !unread.is_empty() && unread.len() + needed > memory.room() {
+            unread = self.recall(&mut memory, reference, 0)?;
         }
-        let room = memory.room().saturating_sub(tokens.len() + 1);
+        let room = memory
+            .room()
+            .saturating_sub(unread.len() + tokens.len() + 1);
         if room == 0 {
             return Err(TtsError::Engine(format!(
                 "a sentence of {} tokens does not fit beside the recording of the speaker",
                 tokens.len()
             )));
         }
-        let lora = shared.lora.as_deref();
-        let unread = std::mem::take(&mut self.unread);
-        base.model.read_frames(&unread, &mut memory, lora, stop)?;
-        base.model.read_text(&tokens, &mut memory, lora, stop)?;
-        self.memory = Some(memory);
+        let limit = limit.clamp(1, room);
+        let text = tokens.iter().copied().map(Step::Token);
+        let ticket = base.engine.speak(batch::Sentence {
+            memory,
+            unread: unread.into_iter().chain(text).collect(),
+            lora: shared.lora.clone(),
+            sampling: shared.manner.sampling(),
+            random: self.random.clone(),
+            decoder: base.model.codec().decoder(),
+            limit,
+        });
         Ok(Current {
             chunk: sentence.chunk,
             letters: sentence.letters,
@@ -168,9 +175,8 @@ impl CsmSpeech {
                 frames: Vec::new(),
             },
             marker,
-            decoder: base.model.codec().decoder(),
-            unread: false,
-            limit: limit.min(room),
+            ticket,
+            limit,
             held: VecDeque::new(),
             given: 0,
             over: false,
@@ -179,19 +185,17 @@ impl CsmSpeech {
         })
     }
 
-    /// Sets the memory to the speaker's recording and the last of what was said, `steps` of it at most.
+    /// Sets the memory to the speaker's recording, and gives what is to be read after it: the last of what was said,
+    /// `steps` of it at most. The rest is forgotten.
     fn recall(
         &mut self,
         memory: &mut Memory,
-        speaker: &Speaker,
+        reference: Option<&Memory>,
         steps: usize,
-        stop: &StopFlag,
-    ) -> Result<(), TtsError> {
-        let (base, lora) = (&self.shared.base, self.shared.lora.as_deref());
+    ) -> Result<Vec<Step>, TtsError> {
         memory.clear();
-        self.unread.clear();
-        if let Some(reference) = speaker.memory(base, lora, stop)? {
-            memory.copy_from(&reference).map_err(engine)?;
+        if let Some(reference) = reference {
+            memory.copy_from(reference).map_err(engine)?;
         }
         let mut left = steps;
         let kept = self.said.iter().rev().take_while(|turn| {
@@ -201,13 +205,12 @@ impl CsmSpeech {
         });
         let kept = kept.count();
         self.said.drain(..self.said.len() - kept);
-        for turn in &self.said {
-            base.read(turn, memory, lora, stop)?;
-        }
-        Ok(())
+        let model = &self.shared.base.model;
+        let kept = self.said.iter().flat_map(|turn| turn.read(model.end_frame()));
+        Ok(kept.collect())
     }
 
-    /// Makes the frames that are needed for the next piece of sound, and gives it; `None` after the last.
+    /// Takes the frames that are needed for the next piece of sound, and gives it; `None` after the last.
     fn advance(
         &mut self,
         current: &mut Current,
@@ -215,7 +218,7 @@ impl CsmSpeech {
     ) -> Result<Option<Sound>, TtsError> {
         let held = if current.given == 0 { 0 } else { HELD };
         while !current.over && current.held.len() <= held {
-            self.make_frame(current, stop)?;
+            self.take_frame(current, stop)?;
         }
         let mut piece = match current.held.pop_front() {
             Some(piece) => piece,
@@ -263,37 +266,19 @@ impl CsmSpeech {
         Ok(Some(Sound { samples, words }))
     }
 
-    fn make_frame(&mut self, current: &mut Current, stop: &StopFlag) -> Result<(), TtsError> {
-        let (base, lora) = (&self.shared.base, self.shared.lora.as_deref());
-        let Some(memory) = &mut self.memory else {
-            return Err(TtsError::Engine("a sentence without a memory".to_owned()));
-        };
-        if current.unread {
-            let made = current.turn.frames.len();
-            let last = &current.turn.frames[made - 1..];
-            base.model.read_frames(last, memory, lora, stop)?;
-            current.unread = false;
+    /// Takes the next frame of the sentence.
+    fn take_frame(&mut self, current: &mut Current, stop: &StopFlag) -> Result<(), TtsError> {
+        let made = current.ticket.next(stop)?;
+        if let Some(frame) = made.frame {
+            current.held.push_back(frame.sound);
+            current.turn.frames.push(frame.codes);
         }
-        let random = &mut self.random;
-        let mut manner = Manner {
-            sampling: self.shared.manner.sampling(),
-            lora,
-            draw: &mut || random.random::<f32>(),
-            stop,
-        };
-        let codes = base.model.frame(memory, &mut manner)?;
-        // The codec before the codes are looked at: so the device is waited for once, also where the frame turns out
-        // to be the end and its sound is not wanted.
-        let sound = current.decoder.step(&codes).map_err(engine)?;
-        let codes: Vec<u32> = codes.to_vec1().map_err(engine)?;
-        if base.model.is_end(&codes) {
+        if let Some(left) = made.over {
             current.over = true;
-            return Ok(());
+            self.memory = Some(left.memory);
+            self.random = left.random;
+            self.unread = left.unread;
         }
-        current.held.push_back(sound);
-        current.turn.frames.push(codes);
-        current.unread = true;
-        current.over = current.turn.frames.len() >= current.limit;
         Ok(())
     }
 
@@ -301,9 +286,6 @@ impl CsmSpeech {
     fn end(&mut self, current: Current) {
         let model = &self.shared.base.model;
         let frames = &current.turn.frames;
-        if current.unread {
-            self.unread.extend(frames.last().cloned());
-        }
         self.unread.push(model.end_frame());
         let codec = &model.config().codec;
         let seconds = (frames.len() * codec.frame) as f64 / f64::from(codec.rate);
@@ -325,7 +307,6 @@ impl Speech for CsmSpeech {
     }
 
     fn next(&mut self, stop: &StopFlag) -> Result<Option<Sound>, TtsError> {
-        let shared = Arc::clone(&self.shared);
-        shared.base.pool.install(|| self.next_sound(stop))
+        self.next_sound(stop)
     }
 }

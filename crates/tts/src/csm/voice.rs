@@ -10,7 +10,8 @@ use duologue_voicepack::{Voicepack, VoicepackStore};
 
 use super::codec::Codec;
 use super::config::Config;
-use super::model::{Memory, Model, engine};
+use super::engine::Engine;
+use super::model::{Memory, Model, Step, engine};
 use super::prompt::Tokens;
 use super::settings::{SpeakerSettings, VoiceSettings};
 use super::speech::CsmSpeech;
@@ -26,9 +27,11 @@ const SENTENCE: usize = 1_200;
 
 /// A checkpoint in memory, shared by the voices on it.
 pub(super) struct Base {
-    pub(super) model: Model,
+    pub(super) model: Arc<Model>,
     pub(super) tokens: Tokens,
-    pub(super) pool: rayon::ThreadPool,
+    /// Speaks for all who use it.
+    pub(super) engine: Engine,
+    pool: Arc<rayon::ThreadPool>,
 }
 
 /// Bases in memory, so that adapters find theirs. A base lives as long as a voice on it does.
@@ -69,6 +72,13 @@ impl Turn {
     /// Steps that reading it takes; its end is one.
     pub(super) fn steps(&self) -> usize {
         self.tokens.len() + self.frames.len() + 1
+    }
+
+    /// What is read of it once it is over, with what stands at its end.
+    pub(super) fn read(&self, end: Step) -> impl Iterator<Item = Step> {
+        let tokens = self.tokens.iter().copied().map(Step::Token);
+        let frames = self.frames.iter().cloned().map(Step::Frame);
+        tokens.chain(frames).chain([end])
     }
 }
 
@@ -162,7 +172,10 @@ fn base(model: Model, tokens: Tokens, options: &LoadOptions) -> Result<Arc<Base>
         .thread_name(|n| format!("csm-{n}"))
         .build()
         .map_err(|e| e.to_string())?;
+    let (model, pool) = (Arc::new(model), Arc::new(pool));
+    let engine = Engine::start(Arc::clone(&model), Arc::clone(&pool));
     Ok(Arc::new(Base {
+        engine: engine.map_err(|e| format!("a thread for it cannot be started: {e}"))?,
         model,
         tokens,
         pool,
@@ -268,8 +281,9 @@ fn speakers(
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(first) = speakers.first() {
         let never = StopFlag::default();
-        let memory = base.pool.install(|| first.memory(base, lora, &never));
-        memory.map_err(|e| e.to_string())?;
+        first
+            .memory(base, lora, &never)
+            .map_err(|e| e.to_string())?;
     }
     Ok(speakers)
 }
@@ -352,26 +366,12 @@ impl Speaker {
         }
         // Two who need it at the same time both read it, and get the same.
         let mut memory = base.model.memory(turn.steps()).map_err(engine)?;
-        base.read(turn, &mut memory, lora, stop)?;
+        let steps: Vec<Step> = turn.read(base.model.end_frame()).collect();
+        base.pool
+            .install(|| base.model.read_alone(&steps, &mut memory, lora, stop))?;
         let memory = Arc::new(memory);
         *self.lock() = Some(Arc::clone(&memory));
         Ok(Some(memory))
-    }
-}
-
-impl Base {
-    /// Reads a turn that is over.
-    pub(super) fn read(
-        &self,
-        turn: &Turn,
-        memory: &mut Memory,
-        lora: Option<&LoraSet>,
-        stop: &StopFlag,
-    ) -> Result<(), TtsError> {
-        self.model.read_text(&turn.tokens, memory, lora, stop)?;
-        self.model.read_frames(&turn.frames, memory, lora, stop)?;
-        self.model
-            .read_frames(&[self.model.end_frame()], memory, lora, stop)
     }
 }
 

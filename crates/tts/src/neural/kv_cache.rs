@@ -2,19 +2,21 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// Keys and values of all layers, for one session.
+/// Keys and values of all layers, for one session, or for several that go step by step together.
 ///
 /// Room for all steps is taken at the start, so a step writes its own rows and copies nothing. A clone of the
 /// tensors would share that memory, so there is none: [`KvCache::copy_from`] copies.
 pub(crate) struct KvCache {
-    /// Keys and values, each `[1, heads, capacity, head]`.
+    /// Keys and values, each `[sessions, heads, capacity, head]`.
     layers: Vec<(Tensor, Tensor)>,
+    sessions: usize,
     steps: usize,
     capacity: usize,
 }
 
 impl KvCache {
     pub(crate) fn new(
+        sessions: usize,
         layers: usize,
         heads: usize,
         head: usize,
@@ -22,18 +24,24 @@ impl KvCache {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let room = || Tensor::zeros((1, heads, capacity, head), dtype, device);
+        let room = || Tensor::zeros((sessions, heads, capacity, head), dtype, device);
         let layers = (0..layers)
             .map(|_| Ok((room()?, room()?)))
             .collect::<Result<_>>()?;
         Ok(KvCache {
             layers,
+            sessions,
             steps: 0,
             capacity,
         })
     }
 
-    /// Steps remembered.
+    /// Sessions that it is of.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions
+    }
+
+    /// Steps remembered, of each.
     pub(crate) fn steps(&self) -> usize {
         self.steps
     }
@@ -54,7 +62,7 @@ impl KvCache {
         self.layers.iter().map(|(k, v)| size(k) + size(v)).sum()
     }
 
-    /// Writes a layer's new steps, `[1, heads, steps, head]`, behind those before and gives all there are now. The
+    /// Writes a layer's new steps, `[sessions, heads, steps, head]`, behind those before and gives all there are now. The
     /// steps count only after [`KvCache::advance`], when every layer has written its own.
     pub(super) fn append(
         &mut self,
@@ -108,7 +116,7 @@ mod tests {
     use super::*;
 
     fn cache(capacity: usize) -> KvCache {
-        KvCache::new(1, 1, 2, capacity, DType::F32, &Device::Cpu).unwrap()
+        KvCache::new(1, 1, 1, 2, capacity, DType::F32, &Device::Cpu).unwrap()
     }
 
     fn rows(values: &[f32]) -> Tensor {

@@ -2,9 +2,10 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{LoraSet, Weights, WeightsError};
+use super::{Adapters, Weights, WeightsError};
 
-/// `y = W x`, and where a session brings an adapter for this matrix, `y = W x + s B (A x)`.
+/// `y = W x`, and where a session brings an adapter for this matrix, `y = W x + s B (A x)`. `W x` is one product for
+/// all rows of a batch, whoever brings what.
 ///
 /// The sum is never written back into `W`: two sessions with two adapters use one `W` at the same time, and taking
 /// an adapter off leaves nothing behind, which subtracting it again in sixteen bits would.
@@ -28,13 +29,10 @@ impl Linear {
         })
     }
 
-    /// From `[steps, inputs]` to `[steps, outputs]`.
-    pub(crate) fn forward(&self, x: &Tensor, lora: Option<&LoraSet>) -> Result<Tensor> {
+    /// From `[rows, inputs]` to `[rows, outputs]`.
+    pub(crate) fn forward(&self, x: &Tensor, adapters: &Adapters<'_>) -> Result<Tensor> {
         let plain = x.matmul(&self.weight.t()?)?;
-        match lora.and_then(|set| set.find(&self.name)) {
-            None => Ok(plain),
-            Some(pair) => plain + pair.forward(x)?,
-        }
+        adapters.add(&self.name, x, plain)
     }
 
     /// Memory taken, bytes.

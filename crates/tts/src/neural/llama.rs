@@ -1,10 +1,14 @@
 //! A stack of Llama layers: grouped-query attention with rotary positions, and a gated feed-forward part, each on a
 //! normalised input and added to what came in (Touvron et al., 2023; Ainslie et al., 2023; Shazeer, 2020).
+//!
+//! A pass is over the rows of a batch: steps of one session or of several, each at its own place in its own context.
+//! All that is done to a row by itself (projections, feed-forward part, norms) is done to all rows at once, so weights
+//! are read once a pass, whoever is in it. Only attention, which looks at a session's own cache, goes part by part.
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
-use super::rope::Rope;
-use super::{KvCache, Linear, LoraSet, RopeConfig, Wanted, Weights, WeightsError};
+use super::rope::{Rope, Turning};
+use super::{Adapters, KvCache, Linear, RopeConfig, Wanted, Weights, WeightsError};
 
 /// The shape of a stack.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,9 +56,16 @@ impl LlamaConfig {
         Ok(())
     }
 
-    /// A cache for `capacity` steps.
-    pub(crate) fn cache(&self, capacity: usize, dtype: DType, device: &Device) -> Result<KvCache> {
+    /// A cache for `capacity` steps of each of `sessions`.
+    pub(crate) fn cache(
+        &self,
+        sessions: usize,
+        capacity: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<KvCache> {
         KvCache::new(
+            sessions,
             self.layers,
             self.kv_heads,
             self.head,
@@ -62,6 +73,19 @@ impl LlamaConfig {
             dtype,
             device,
         )
+    }
+}
+
+/// A part of a batch: the rows that one cache is of, session by session and step by step.
+pub(crate) struct Part<'a> {
+    pub cache: &'a mut KvCache,
+    /// Steps of each session.
+    pub steps: usize,
+}
+
+impl Part<'_> {
+    fn rows(&self) -> usize {
+        self.cache.sessions() * self.steps
     }
 }
 
@@ -161,37 +185,45 @@ impl Llama {
         linears.map(Linear::bytes).sum()
     }
 
-    /// Takes `[steps, hidden]` behind what the cache remembers, and gives the same shape, normalised.
+    /// Takes `[rows, hidden]`, the rows of all parts, each behind what its cache remembers, and gives the same shape,
+    /// normalised.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
-        cache: &mut KvCache,
-        lora: Option<&LoraSet>,
+        parts: &mut [Part<'_>],
+        adapters: &Adapters<'_>,
     ) -> Result<Tensor> {
-        self.forward_watched(x, cache, lora, |_, _| {})
+        self.forward_watched(x, parts, adapters, |_, _| {})
     }
 
     /// As [`Llama::forward`]; `watch` is shown what each layer gives.
     pub(crate) fn forward_watched(
         &self,
         x: &Tensor,
-        cache: &mut KvCache,
-        lora: Option<&LoraSet>,
+        parts: &mut [Part<'_>],
+        adapters: &Adapters<'_>,
         mut watch: impl FnMut(usize, &Tensor),
     ) -> Result<Tensor> {
-        let steps = x.dim(0)?;
-        let hidden = self.hidden_steps(steps, cache.steps(), x.dtype(), x.device())?;
+        let positions: Vec<u32> = parts.iter().flat_map(positions).collect();
+        let turning = self.rope.at(&positions)?;
+        let hidden = parts
+            .iter()
+            .map(|part| self.hidden_steps(part.steps, part.cache.steps(), x.dtype(), x.device()))
+            .collect::<Result<Vec<_>>>()?;
         let mut x = x.clone();
         for (n, layer) in self.layers.iter().enumerate() {
             let normal = self.normalise(&x, &layer.before_attention)?;
-            x = (x + self.attend(n, layer, &normal, cache, hidden.as_ref(), lora)?)?;
+            let attended = self.attend(n, layer, &normal, parts, &hidden, &turning, adapters)?;
+            x = (x + layer.output.forward(&attended, adapters)?)?;
             let normal = self.normalise(&x, &layer.before_mlp)?;
-            let gate = candle_nn::ops::silu(&layer.gate.forward(&normal, lora)?)?;
-            let inner = (gate * layer.up.forward(&normal, lora)?)?;
-            x = (x + layer.down.forward(&inner, lora)?)?;
+            let gate = candle_nn::ops::silu(&layer.gate.forward(&normal, adapters)?)?;
+            let inner = (gate * layer.up.forward(&normal, adapters)?)?;
+            x = (x + layer.down.forward(&inner, adapters)?)?;
             watch(n, &x);
         }
-        cache.advance(steps);
+        for part in parts {
+            part.cache.advance(part.steps);
+        }
         self.normalise(&x, &self.norm)
     }
 
@@ -199,14 +231,17 @@ impl Llama {
         candle_nn::ops::rms_norm(&x.contiguous()?, weight, self.config.norm_eps as f32)
     }
 
+    /// What the rows see of their sessions' contexts, `[rows, heads * head]`.
+    #[expect(clippy::too_many_arguments, reason = "what a pass is made of")]
     fn attend(
         &self,
         n: usize,
         layer: &Layer,
         x: &Tensor,
-        cache: &mut KvCache,
-        hidden: Option<&Tensor>,
-        lora: Option<&LoraSet>,
+        parts: &mut [Part<'_>],
+        hidden: &[Option<Tensor>],
+        turning: &Turning,
+        adapters: &Adapters<'_>,
     ) -> Result<Tensor> {
         let LlamaConfig {
             heads,
@@ -214,39 +249,72 @@ impl Llama {
             head,
             ..
         } = self.config;
-        let steps = x.dim(0)?;
-        let by_head =
-            |all: Tensor, heads: usize| all.reshape((1, steps, heads, head))?.transpose(1, 2);
-        let at = cache.steps();
-        let queries = self
-            .rope
-            .apply(&by_head(layer.query.forward(x, lora)?, heads)?, at)?;
-        let keys = self
-            .rope
-            .apply(&by_head(layer.key.forward(x, lora)?, kv_heads)?, at)?;
-        let values = by_head(layer.value.forward(x, lora)?, kv_heads)?;
-        let (keys, values) = cache.append(n, &keys, &values)?;
+        let rows = x.dim(0)?;
+        let by_head = |all: Tensor, heads: usize| all.reshape((rows, heads, 1, head));
+        let queries = turning.apply(&by_head(layer.query.forward(x, adapters)?, heads)?)?;
+        let keys = turning.apply(&by_head(layer.key.forward(x, adapters)?, kv_heads)?)?;
+        let values = by_head(layer.value.forward(x, adapters)?, kv_heads)?;
+        let mut from = 0;
+        let mut attended = Vec::with_capacity(parts.len());
+        for (part, hidden) in parts.iter_mut().zip(hidden) {
+            let rows = part.rows();
+            let own = |all: &Tensor| all.narrow(0, from, rows);
+            let (queries, keys, values) = (own(&queries)?, own(&keys)?, own(&values)?);
+            attended.push(self.attend_part(n, &queries, &keys, &values, part, hidden.as_ref())?);
+            from += rows;
+        }
+        match &attended[..] {
+            [only] => Ok(only.clone()),
+            all => Tensor::cat(all, 0),
+        }
+    }
+
+    /// Of one part's rows, each `[rows, heads, 1, head]`.
+    fn attend_part(
+        &self,
+        n: usize,
+        queries: &Tensor,
+        keys: &Tensor,
+        values: &Tensor,
+        part: &mut Part<'_>,
+        hidden: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let LlamaConfig {
+            heads,
+            kv_heads,
+            head,
+            ..
+        } = self.config;
+        let (sessions, steps) = (part.cache.sessions(), part.steps);
+        let by_step = |rows: &Tensor, heads: usize| {
+            rows.reshape((sessions, steps, heads, head))?
+                .transpose(1, 2)?
+                .contiguous()
+        };
+        let (keys, values) =
+            part.cache
+                .append(n, &by_step(keys, kv_heads)?, &by_step(values, kv_heads)?)?;
         let all = keys.dim(2)?;
         // Heads that share keys lie beside each other, so they are as more steps to their keys: nothing is repeated.
         let sharing = heads / kv_heads;
-        let queries = queries.reshape((1, kv_heads, sharing * steps, head))?;
+        let queries =
+            by_step(queries, heads)?.reshape((sessions, kv_heads, sharing * steps, head))?;
         let scale = 1.0 / (head as f64).sqrt();
         let scores = (queries.matmul(&keys.t()?)? * scale)?;
         let scores = match hidden {
             None => scores,
             Some(hidden) => scores
-                .reshape((1, kv_heads, sharing, steps, all))?
+                .reshape((sessions, kv_heads, sharing, steps, all))?
                 .broadcast_add(hidden)?
-                .reshape((1, kv_heads, sharing * steps, all))?,
+                .reshape((sessions, kv_heads, sharing * steps, all))?,
         };
         let shares = candle_nn::ops::softmax_last_dim(&scores.to_dtype(DType::F32)?)?;
-        let attended = shares
+        shares
             .to_dtype(values.dtype())?
             .matmul(&values)?
-            .reshape((heads, steps, head))?
-            .transpose(0, 1)?
-            .reshape((steps, heads * head))?;
-        layer.output.forward(&attended, lora)
+            .reshape((sessions, heads, steps, head))?
+            .transpose(1, 2)?
+            .reshape((sessions * steps, heads * head))
     }
 
     /// What keeps a step from seeing those after it: `[steps, all]`, added to the scores. A single step has none
@@ -278,7 +346,12 @@ impl Llama {
     }
 }
 
-/// The last step of `[steps, numbers]`, as `[1, numbers]`.
-pub(crate) fn last_step(x: &Tensor) -> Result<Tensor> {
-    x.narrow(D::Minus2, x.dim(D::Minus2)? - 1, 1)
+/// Where the rows of a part are in their contexts.
+fn positions(part: &Part<'_>) -> Vec<u32> {
+    let first = part.cache.steps() as u32;
+    let of_session = first..first + part.steps as u32;
+    vec![of_session; part.cache.sessions()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -73,14 +73,34 @@ impl Rope {
         })
     }
 
-    /// Turns `[1, heads, steps, head]`, whose first step is at position `at`.
-    pub(crate) fn apply(&self, heads: &Tensor, at: usize) -> candle_core::Result<Tensor> {
-        let steps = heads.dim(2)?;
-        let (cos, sin) = (
-            self.cos.narrow(0, at, steps)?,
-            self.sin.narrow(0, at, steps)?,
-        );
-        candle_nn::rotary_emb::rope(&heads.contiguous()?, &cos, &sin)
+    /// What turns rows at these positions.
+    pub(crate) fn at(&self, positions: &[u32]) -> candle_core::Result<Turning> {
+        let part = |t: &Tensor| match positions {
+            [first, others @ ..] if others.iter().all(|p| p == first) => {
+                t.narrow(0, *first as usize, 1)
+            }
+            _ => {
+                let positions = Tensor::from_slice(positions, positions.len(), t.device())?;
+                t.index_select(&positions, 0)?.unsqueeze(1)
+            }
+        };
+        Ok(Turning {
+            cos: part(&self.cos)?,
+            sin: part(&self.sin)?,
+        })
+    }
+}
+
+/// Cosines and sines of some rows: `[rows, 1, head / 2]`, or `[1, head / 2]` where they are all at one position.
+pub(crate) struct Turning {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Turning {
+    /// Turns `[rows, heads, 1, head]`.
+    pub(crate) fn apply(&self, rows: &Tensor) -> candle_core::Result<Tensor> {
+        candle_nn::rotary_emb::rope(&rows.contiguous()?, &self.cos, &self.sin)
     }
 }
 
