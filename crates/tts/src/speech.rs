@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{Settings, Voice};
+use crate::{Conversation, Settings, Voice};
 
 /// A loaded voice. Immutable and shared by every session that speaks with it.
 pub trait Synthesizer: Send + Sync + 'static {
@@ -15,6 +15,20 @@ pub trait Synthesizer: Send + Sync + 'static {
     /// # Errors
     /// [`TtsError::UnknownSpeaker`] or [`TtsError::BadSetting`] when the settings do not fit the voice.
     fn begin(&self, settings: &Settings) -> Result<Box<dyn Speech>, TtsError>;
+
+    /// As [`Synthesizer::begin`], for the next reply of a session: a voice that goes on from what it said before finds
+    /// that in `conversation`, and leaves there what this reply says. One reply of a session at a time.
+    ///
+    /// # Errors
+    /// As [`Synthesizer::begin`].
+    fn begin_in(
+        &self,
+        settings: &Settings,
+        conversation: &Conversation,
+    ) -> Result<Box<dyn Speech>, TtsError> {
+        let _ = conversation;
+        self.begin(settings)
+    }
 }
 
 /// One utterance in the making.

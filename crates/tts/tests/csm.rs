@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use duologue_tts::{LoadOptions, Settings, StopFlag, Synthesizer, TtsError, load};
+use duologue_tts::{
+    Conversation, LoadOptions, Settings, StopFlag, Synthesizer, TtsError, load,
+};
 use duologue_voicepack::{Voicepack, VoicepackStore};
 
 fn fixtures() -> PathBuf {
@@ -73,6 +75,104 @@ fn what_was_said_before_in_the_reply_is_heard_and_another_reply_is_not() {
     // As long as each other, so that the same random numbers come to the second sentence.
     assert!(second("Yes.") != second("Nor."));
     assert!(second("Yes.") == second("Yes."));
+}
+
+/// A reply of a session.
+fn reply(
+    voice: &dyn Synthesizer,
+    speaker: &str,
+    conversation: &Conversation,
+    text: &str,
+) -> Vec<f32> {
+    let settings = Settings {
+        speaker: Some(speaker.to_owned()),
+        ..Settings::default()
+    };
+    let mut speech = voice.begin_in(&settings, conversation).unwrap();
+    speech.say(text).unwrap();
+    let stop = StopFlag::default();
+    let sounds = std::iter::from_fn(|| speech.next(&stop).unwrap());
+    sounds.flat_map(|sound| sound.samples).collect()
+}
+
+#[test]
+fn a_session_goes_on_from_its_earlier_replies_and_another_session_does_not() {
+    let second = |before: &str| {
+        let conversation = Conversation::default();
+        reply(&**CSM, "", &conversation, before);
+        reply(&**CSM, "", &conversation, TEXT)
+    };
+    let after_yes = second("Yes.");
+    assert!(after_yes != say(&**CSM, &[TEXT]));
+    assert!(after_yes != second("Nor."));
+    assert!(after_yes == second("Yes."));
+}
+
+#[test]
+fn a_reply_that_is_broken_off_leaves_what_was_said_whole_to_the_next() {
+    let conversation = Conversation::default();
+    reply(&**CSM, "", &conversation, "Yes.");
+    let expected = reply(&**CSM, "", &conversation, TEXT);
+
+    let conversation = Conversation::default();
+    reply(&**CSM, "", &conversation, "Yes.");
+    let settings = Settings::default();
+    let mut broken = CSM.begin_in(&settings, &conversation).unwrap();
+    broken.say("It goes on and on.").unwrap();
+    let stop = StopFlag::default();
+    assert!(broken.next(&stop).unwrap().is_some());
+    stop.stop();
+    assert!(matches!(broken.next(&stop), Err(TtsError::Stopped)));
+    drop(broken);
+    assert!(reply(&**CSM, "", &conversation, TEXT) == expected);
+}
+
+#[test]
+fn another_speaker_an_adapter_or_a_reload_begins_anew() {
+    // Two who sound alike and have other numbers.
+    let folder = tempfile::tempdir().unwrap();
+    let two = folder.path().join("pack");
+    std::fs::create_dir_all(two.join("ref")).unwrap();
+    for file in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "metadata.yaml",
+        "ref/ann.wav",
+        "ref/ann.txt",
+    ] {
+        std::fs::copy(fixtures().join("pack").join(file), two.join(file)).unwrap();
+    }
+    let speakers = r#"{"longest": 1.0, "speakers": [{"name": "ann", "reference": "ref/ann.wav"},
+        {"name": "bob", "id": 1, "reference": "ref/ann.wav"}]}"#;
+    std::fs::write(two.join("voice.json"), speakers).unwrap();
+    let pack_of_two = VoicepackStore::open(folder.path()).find("pack").unwrap();
+    let base = load(&pack_of_two, &LoadOptions::default()).unwrap();
+    let again = load(&pack_of_two, &LoadOptions::default()).unwrap();
+    let adapter = load(&pack("lora-a"), &LoadOptions::default()).unwrap();
+
+    let first = |voice: &dyn Synthesizer, speaker: &str| {
+        reply(voice, speaker, &Conversation::default(), TEXT)
+    };
+    let after = |voice: &dyn Synthesizer, speaker: &str| {
+        let conversation = Conversation::default();
+        reply(&*base, "ann", &conversation, "Yes.");
+        reply(voice, speaker, &conversation, TEXT)
+    };
+    assert!(after(&*base, "ann") != first(&*base, "ann"), "it goes on");
+    assert!(after(&*base, "bob") == first(&*base, "bob"));
+    assert!(after(&*again, "ann") == first(&*base, "ann"));
+    assert!(after(&*adapter, "") == first(&*adapter, ""));
+}
+
+#[test]
+fn a_session_of_any_number_of_replies_is_spoken() {
+    let conversation = Conversation::default();
+    for n in 0..40 {
+        let text = "She walked slowly down the hill, past the old mill.";
+        let said = reply(&**CSM, "", &conversation, text);
+        assert!(said.len() > 24_000, "reply {n}: {} samples", said.len());
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use duologue_metrics::{Held, table};
-use duologue_tts::Settings;
+use duologue_tts::{Conversation, Settings};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -39,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) id: String,
     pub(crate) voice: VoiceLease,
     pub(crate) settings: Settings,
+    /// What its voice keeps from one utterance to the next.
+    pub(crate) conversation: Conversation,
     pub(crate) lead: Duration,
     opened: Instant,
     speech: Mutex<Speech>,
@@ -61,6 +63,7 @@ impl Session {
             id,
             voice,
             settings,
+            conversation: Conversation::default(),
             lead,
             opened: Instant::now(),
             speech: Mutex::default(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use duologue_metrics::{table, timeline};
 use duologue_rpc::TextChunk;
-use duologue_tts::{FrameStream, Settings, Synthesizer, TtsError};
+use duologue_tts::{FrameStream, Synthesizer, TtsError};
 use futures_util::future::OptionFuture;
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
@@ -109,9 +109,9 @@ async fn say(
         engine: Arc::clone(&worker.engine),
         outbox: Arc::clone(outbox),
         voicing: Some(Voicing {
-            state: VoicingState::Closed(voice, session.settings.clone()),
+            state: VoicingState::Closed(voice),
             effort: Effort::new(Arc::clone(&worker.figures), trace.clone()),
-            _session: session,
+            session,
         }),
         job: None,
         unspoken: false,
@@ -335,11 +335,11 @@ impl Utterance {
 struct Voicing {
     state: VoicingState,
     effort: Effort,
-    _session: Arc<Session>,
+    session: Arc<Session>,
 }
 
 enum VoicingState {
-    Closed(Arc<dyn Synthesizer>, Settings),
+    Closed(Arc<dyn Synthesizer>),
     Open(Box<FrameStream>),
 }
 
@@ -366,8 +366,10 @@ impl Voicing {
     ) -> Result<Said, TtsError> {
         let frames = match &mut self.state {
             VoicingState::Open(frames) => frames,
-            VoicingState::Closed(voice, settings) => {
-                let frames = FrameStream::new(voice.begin(settings)?, voice.voice().sample_rate)?;
+            VoicingState::Closed(voice) => {
+                let (settings, before) = (&self.session.settings, &self.session.conversation);
+                let speech = voice.begin_in(settings, before)?;
+                let frames = FrameStream::new(speech, voice.voice().sample_rate)?;
                 self.state = VoicingState::Open(Box::new(frames));
                 return self.say(texts, finish, outbox);
             }

@@ -3,8 +3,8 @@
 //!
 //! A sentence is a turn: its text is read, then frames of 80 ms are drawn one after the other, each of 32 codes, and
 //! each goes through the codec as soon as it is there. Who speaks is told by a recording of them and what is said in
-//! it, read once when the voice is loaded and kept as what the network remembers of it; what was said before in the
-//! same reply is read too, within a bound. An adapter (LoRA) is a voicepack of its own that names its base, and
+//! it, read once when the voice is loaded and kept as what the network remembers of it; what the session said before is
+//! remembered too, within a bound. All who speak at the same time are one batch. An adapter (LoRA) is a voicepack of its own that names its base, and
 //! shares the base's weights with all others on it.
 //!
 //! [`load()`](crate::load()) reads a voicepack. [`random`] makes a voice of no meaning in the shape of the real one,

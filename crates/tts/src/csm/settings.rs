@@ -25,7 +25,7 @@ pub(super) struct VoiceSettings {
     pub pace: f64,
     /// A sentence is broken off that takes more than this many times what it is thought to.
     pub longest: f64,
-    /// How much of what it said in this reply it hears before it goes on, seconds.
+    /// How much of what it said before, in this reply and those before it, it hears before it goes on, seconds.
     pub context_seconds: f64,
 }
 

@@ -1,7 +1,10 @@
 //! One reply: its sentences, one after the other, frame by frame.
+//!
+//! What a reply said is left to the next reply of the session, and so is what the network remembers of it, so that going
+//! on costs nothing. A sentence that was broken off in the middle is forgotten: its text says more than was heard.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rand::rngs::StdRng;
 use rand::SeedableRng;
@@ -12,7 +15,7 @@ use super::model::{Memory, Step, engine};
 use super::script::{self, Marker, Sentence};
 use super::voice::{Shared, Speaker, Turn};
 use crate::neural::Stretcher;
-use crate::{Sound, Speech, StopFlag, TtsError, WordMark};
+use crate::{Conversation, Sound, Speech, StopFlag, TtsError, WordMark};
 
 /// Frames that a sentence may take beyond what it is thought to, before the factor in the voice's settings.
 const GRACE: usize = 12;
@@ -35,7 +38,7 @@ pub(super) struct CsmSpeech {
     memory: Option<Memory>,
     /// What it has not read of the last sentence, its end among that.
     unread: Vec<Step>,
-    /// What was said in this reply.
+    /// What was said in this reply and in those before it.
     said: VecDeque<Turn>,
     /// Lent to the engine with each sentence.
     random: StdRng,
@@ -43,6 +46,19 @@ pub(super) struct CsmSpeech {
     pace: f64,
     /// Samples given.
     spoken: u64,
+    conversation: Conversation,
+}
+
+/// What a reply leaves to the next of its session.
+struct Past {
+    /// The voice that said it: another, or the same one loaded again, does not go on from it.
+    voice: Weak<Shared>,
+    speaker: usize,
+    said: VecDeque<Turn>,
+    /// What the network remembers, unless the last sentence was broken off, and what it has not read of that.
+    memory: Option<Memory>,
+    unread: Vec<Step>,
+    pace: f64,
 }
 
 /// The sentence that is spoken.
@@ -66,7 +82,23 @@ struct Current {
 }
 
 impl CsmSpeech {
-    pub(super) fn new(shared: Arc<Shared>, speaker: usize, speed: f32) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        speaker: usize,
+        speed: f32,
+        conversation: Conversation,
+    ) -> Self {
+        let past = conversation.take().filter(|past: &Past| {
+            std::ptr::eq(past.voice.as_ptr(), Arc::as_ptr(&shared)) && past.speaker == speaker
+        });
+        let past = past.unwrap_or_else(|| Past {
+            voice: Weak::new(),
+            speaker,
+            said: VecDeque::new(),
+            memory: None,
+            unread: Vec::new(),
+            pace: shared.manner.pace,
+        });
         CsmSpeech {
             speaker,
             speed: f64::from(speed),
@@ -74,12 +106,13 @@ impl CsmSpeech {
             texts: VecDeque::new(),
             sentences: VecDeque::new(),
             current: None,
-            memory: None,
-            unread: Vec::new(),
-            said: VecDeque::new(),
+            memory: past.memory,
+            unread: past.unread,
+            said: past.said,
             random: StdRng::seed_from_u64(shared.seed),
-            pace: shared.manner.pace,
+            pace: past.pace,
             spoken: 0,
+            conversation,
             shared,
         }
     }
@@ -134,7 +167,7 @@ impl CsmSpeech {
             None => {
                 let room = shared.capacity(speaker);
                 let mut memory = base.model.memory(room).map_err(engine)?;
-                let unread = self.recall(&mut memory, reference, 0)?;
+                let unread = self.recall(&mut memory, reference, shared.context())?;
                 (memory, unread)
             }
         };
@@ -295,6 +328,19 @@ impl CsmSpeech {
             self.pace += LEARNT * (heard - self.pace);
         }
         self.said.push_back(current.turn);
+    }
+}
+
+impl Drop for CsmSpeech {
+    fn drop(&mut self) {
+        self.conversation.put(Past {
+            voice: Arc::downgrade(&self.shared),
+            speaker: self.speaker,
+            said: std::mem::take(&mut self.said),
+            memory: self.memory.take(),
+            unread: std::mem::take(&mut self.unread),
+            pace: self.pace,
+        });
     }
 }
 

@@ -16,7 +16,10 @@ use super::prompt::Tokens;
 use super::settings::{SpeakerSettings, VoiceSettings};
 use super::speech::CsmSpeech;
 use crate::neural::{LoraSet, device};
-use crate::{DeviceChoice, LoadOptions, Settings, Speech, StopFlag, Synthesizer, TtsError, Voice};
+use crate::{
+    Conversation, DeviceChoice, LoadOptions, Settings, Speech, StopFlag, Synthesizer, TtsError,
+    Voice,
+};
 
 /// Most characters in one `say`.
 const MAX_CHARS: usize = 2_000;
@@ -397,14 +400,20 @@ impl Synthesizer for Csm {
     }
 
     fn begin(&self, settings: &Settings) -> Result<Box<dyn Speech>, TtsError> {
+        // A conversation that ends with its first reply.
+        self.begin_in(settings, &Conversation::default())
+    }
+
+    fn begin_in(
+        &self,
+        settings: &Settings,
+        conversation: &Conversation,
+    ) -> Result<Box<dyn Speech>, TtsError> {
         let voice = &self.0.voice;
         voice.check_language(settings)?;
         let (speaker, speed) = (voice.speaker(settings)?, voice.speed(settings)?);
-        Ok(Box::new(CsmSpeech::new(
-            Arc::clone(&self.0),
-            speaker,
-            speed,
-        )))
+        let speech = CsmSpeech::new(Arc::clone(&self.0), speaker, speed, conversation.clone());
+        Ok(Box::new(speech))
     }
 }
 
