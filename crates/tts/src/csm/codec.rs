@@ -1,28 +1,47 @@
 //! Mimi, the codec (Défossez et al., 2024): sound to codes, once for a recording, and codes to sound, frame by frame.
 //!
-//! The network is candle's. It keeps its history in itself, so there is one that is never used, and each who
-//! speaks gets a copy: the weights in it are shared, its history begins empty.
+//! Its parts are candle's, put together here. A part keeps its history in itself, so there is one of each that is never
+//! used, and each who speaks gets a copy: the weights in it are shared, its history begins empty.
 //!
-//! Its attention sees the last ten seconds (250 steps). At that edge candle's is off by one step to either side, which
-//! the reference is not: only sentences and recordings longer than that are concerned, and none by what one could hear.
+//! Attention sees a window of the last ten seconds (250 steps, two a frame). Where candle takes several steps at once it
+//! counts that window otherwise than the reference does: in steps behind a history the earlier ones see too little, at
+//! once the later ones see one too much. So beyond the window steps are taken one by one, and what hears recordings, at
+//! once, is told of a window that is one step shorter.
 
-use candle_core::{DType, Device, IndexOp, Result, Shape, StreamTensor, Tensor};
+use candle_core::{DType, Device, IndexOp, Module, Result, Shape, StreamTensor, StreamingModule, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
-use candle_transformers::models::mimi;
+use candle_transformers::models::mimi::conv::{ConvDownsample1d, ConvTrUpsample1d};
+use candle_transformers::models::mimi::quantization::SplitResidualVectorQuantizer;
+use candle_transformers::models::mimi::seanet::{SeaNetDecoder, SeaNetEncoder};
+use candle_transformers::models::mimi::transformer::ProjectedTransformer;
 
 use super::config::CodecConfig;
 use crate::neural::{Weights, WeightsError};
 
+/// Steps of attention in a frame.
+const STEPS: usize = 2;
+
 /// The codec, unused.
 pub(super) struct Codec {
-    pristine: mimi::Model,
+    encoder: SeaNetEncoder,
+    listener: ProjectedTransformer,
+    downsample: ConvDownsample1d,
+    decoder: Decoder,
     device: Device,
 }
 
 /// Turns one turn's codes into sound.
+#[derive(Clone)]
 pub(super) struct Decoder {
-    network: mimi::Model,
+    quantizer: SplitResidualVectorQuantizer,
+    upsample: ConvTrUpsample1d,
+    transformer: ProjectedTransformer,
+    decoder: SeaNetDecoder,
+    /// Steps that the transformer sees.
+    window: usize,
+    /// Steps that it was given.
+    steps: usize,
 }
 
 /// A model's weights under a prefix, as candle's layers ask for them.
@@ -74,9 +93,46 @@ impl Codec {
     ) -> std::result::Result<Self, WeightsError> {
         let backend = Box::new(Under { weights, prefix });
         let tensors = VarBuilder::from_backend(backend, DType::F32, device.clone());
+        Self::assemble(config, &tensors, device)
+            .map_err(|e| WeightsError::Misfit(format!("the codec: {e}")))
+    }
+
+    fn assemble(config: &CodecConfig, tensors: &VarBuilder<'_>, device: &Device) -> Result<Self> {
+        let mimi = &config.mimi;
+        let width = mimi.seanet.dimension;
+        let window = mimi.transformer.context;
+        let mut transformer = mimi.transformer.clone();
+        let decoder = Decoder {
+            quantizer: SplitResidualVectorQuantizer::new(
+                mimi.quantizer_dim,
+                Some(width),
+                Some(width),
+                mimi.quantizer_n_q,
+                mimi.quantizer_bins,
+                tensors.pp("quantizer"),
+            )?,
+            upsample: ConvTrUpsample1d::new(STEPS, width, true, true, tensors.pp("upsample"))?,
+            transformer: ProjectedTransformer::new(
+                width,
+                &[width],
+                &transformer,
+                tensors.pp("decoder_transformer"),
+            )?,
+            decoder: SeaNetDecoder::new(&mimi.seanet, tensors.pp("decoder"))?,
+            window,
+            steps: 0,
+        };
+        transformer.context = window - 1;
         Ok(Codec {
-            pristine: mimi::Model::new(config.mimi.clone(), tensors)
-                .map_err(|e| WeightsError::Misfit(format!("the codec: {e}")))?,
+            encoder: SeaNetEncoder::new(&mimi.seanet, tensors.pp("encoder"))?,
+            listener: ProjectedTransformer::new(
+                width,
+                &[width],
+                &transformer,
+                tensors.pp("encoder_transformer"),
+            )?,
+            downsample: ConvDownsample1d::new(STEPS, width, true, true, tensors.pp("downsample"))?,
+            decoder,
             device: device.clone(),
         })
     }
@@ -84,22 +140,29 @@ impl Codec {
     /// The codes of a recording at the codec's rate, `[frames, codebooks]` on the host. Blocks.
     pub(super) fn encode(&self, samples: &[f32]) -> Result<Vec<Vec<u32>>> {
         let sound = Tensor::from_slice(samples, (1, 1, samples.len()), &self.device)?;
-        let codes = self.pristine.clone().encode(&sound)?;
+        let heard = self.listener.clone().forward(&self.encoder.forward(&sound)?)?;
+        let codes = heard[0].apply(&self.downsample)?;
+        let codes = self.decoder.quantizer.encode(&codes)?;
         codes.i(0)?.t()?.to_vec2()
     }
 
-    /// The sound of codes `[codebooks, frames]`, all at once.
+    /// The sound of codes `[codebooks, frames]`, all at once: with a window one step longer than the codec's own.
     #[cfg(test)]
     pub(super) fn decode(&self, codes: &Tensor) -> Result<Vec<f32>> {
-        let sound = self.pristine.clone().decode(&codes.unsqueeze(0)?)?;
-        sound.flatten_all()?.to_vec1()
+        let mut decoder = self.decoder();
+        let steps = decoder.quantizer.decode(&codes.unsqueeze(0)?)?;
+        let steps = steps.apply(&decoder.upsample)?;
+        let steps = decoder.transformer.forward(&steps)?;
+        decoder
+            .decoder
+            .forward(&steps[0])?
+            .flatten_all()?
+            .to_vec1()
     }
 
     /// A decoder for one turn.
     pub(super) fn decoder(&self) -> Decoder {
-        Decoder {
-            network: self.pristine.clone(),
-        }
+        self.decoder.clone()
     }
 }
 
@@ -107,9 +170,22 @@ impl Decoder {
     /// The sound of one frame's codes, `[codebooks]`, on the device.
     pub(super) fn step(&mut self, codes: &Tensor) -> Result<Tensor> {
         let codes = codes.reshape((1, codes.elem_count(), 1))?;
-        let sound = self
-            .network
-            .decode_step(&StreamTensor::from_tensor(codes))?;
+        let steps = StreamTensor::from_tensor(self.quantizer.decode(&codes)?);
+        let steps = self.upsample.step(&steps)?;
+        self.steps += STEPS;
+        let seen = match steps.as_option() {
+            Some(steps) if self.steps > self.window => {
+                let each = (0..steps.dim(2)?).map(|n| {
+                    let step = StreamTensor::from_tensor(steps.narrow(2, n, 1)?.contiguous()?);
+                    self.transformer.step(&step)
+                });
+                let each = each.collect::<Result<Vec<_>>>()?;
+                let each: Vec<&Tensor> = each.iter().filter_map(StreamTensor::as_option).collect();
+                StreamTensor::from_tensor(Tensor::cat(&each, 2)?)
+            }
+            _ => self.transformer.step(&steps)?,
+        };
+        let sound = self.decoder.step(&seen)?;
         match sound.as_option() {
             Some(sound) => sound.flatten_all(),
             None => candle_core::bail!("the codec made no sound of a frame"),

@@ -363,6 +363,9 @@ impl Codec {
         if self.codebook_dim != self.vector_quantization_hidden_dimension {
             return wrong("codebook_dim and vector_quantization_hidden_dimension differ");
         }
+        if self.sliding_window < 2 {
+            return wrong("sliding_window is below 2");
+        }
         let frame = 2 * self.upsampling_ratios.iter().product::<usize>();
         if frame == 0 || self.sampling_rate == 0 {
             return wrong("a frame without samples");

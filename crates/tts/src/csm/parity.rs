@@ -23,10 +23,27 @@ static GOLDEN: LazyLock<HashMap<String, Tensor>> = LazyLock::new(|| {
 });
 
 fn open(layout: &str) -> Model {
+    open_with(layout, |config| config)
+}
+
+/// With its configuration changed.
+fn open_with(layout: &str, change: impl FnOnce(String) -> String) -> Model {
     let folder = fixtures().join(layout);
-    let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let config = change(std::fs::read_to_string(folder.join("config.json")).unwrap());
     let files = super::voice::checkpoint(&folder).unwrap();
     Model::load(Config::parse(&config).unwrap(), &files, &Device::Cpu).unwrap()
+}
+
+/// The same where the codec's attention sees so many steps only.
+fn with_window(steps: usize) -> Model {
+    open_with("pack", |config| {
+        let (from, to) = (
+            "\"sliding_window\": 250",
+            format!("\"sliding_window\": {steps}"),
+        );
+        assert!(config.contains(from), "{config}");
+        config.replace(from, &to)
+    })
 }
 
 pub(super) static MODEL: LazyLock<Arc<Model>> = LazyLock::new(|| Arc::new(open("pack")));
@@ -230,33 +247,56 @@ fn the_codec_hears_and_speaks_as_the_reference_and_in_steps_as_at_once() {
 
     let given = codes("decoded_codes");
     let theirs: Vec<f32> = golden("decoded").to_vec1().unwrap();
-    let books = Tensor::new(given.clone(), &Device::Cpu)
+    assert_sounds_like("at once", &at_once(&MODEL, &given), &theirs);
+    assert_sounds_like("in steps", &in_steps(&MODEL, &given), &theirs);
+}
+
+fn at_once(model: &Model, codes: &[Vec<u32>]) -> Vec<f32> {
+    let books = Tensor::new(codes.to_vec(), &Device::Cpu)
         .unwrap()
         .t()
         .unwrap();
-    let whole = MODEL.codec().decode(&books.contiguous().unwrap()).unwrap();
-    let mut decoder = MODEL.codec().decoder();
-    let steps: Vec<f32> = given
-        .iter()
-        .flat_map(|frame| {
-            let frame = Tensor::new(&frame[..], &Device::Cpu).unwrap();
-            let sound: Vec<f32> = decoder.step(&frame).unwrap().to_vec1().unwrap();
-            assert_eq!(sound.len(), MODEL.config().codec.frame);
-            sound
-        })
-        .collect();
+    model.codec().decode(&books.contiguous().unwrap()).unwrap()
+}
+
+fn in_steps(model: &Model, codes: &[Vec<u32>]) -> Vec<f32> {
+    let mut decoder = model.codec().decoder();
+    let step = |frame: &Vec<u32>| {
+        let frame = Tensor::new(&frame[..], &Device::Cpu).unwrap();
+        let sound: Vec<f32> = decoder.step(&frame).unwrap().to_vec1().unwrap();
+        assert_eq!(sound.len(), model.config().codec.frame);
+        sound
+    };
+    codes.iter().flat_map(step).collect()
+}
+
+fn assert_sounds_like(what: &str, ours: &[f32], theirs: &[f32]) {
     let peak = theirs.iter().fold(0.0f32, |peak, s| peak.max(s.abs()));
-    for (what, ours) in [("at once", &whole), ("in steps", &steps)] {
-        assert_eq!(ours.len(), theirs.len(), "{what}");
-        let most = ours
-            .iter()
-            .zip(&theirs)
-            .fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
-        assert!(
-            most <= 1e-4 * peak,
-            "{what} the sound differs by {most} of {peak}"
-        );
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let most = ours
+        .iter()
+        .zip(theirs)
+        .fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(
+        most <= 1e-4 * peak,
+        "{what} the sound differs by {most} of {peak}"
+    );
+}
+
+/// Ten seconds are many frames, so the window is made short instead. What a pass over the whole gives is the measure: a
+/// step in it sees its window and one more.
+#[test]
+fn sound_beyond_the_window_of_attention_is_in_steps_as_at_once() {
+    let given = codes("decoded_codes");
+    for window in [3, 7, 8, 30, 59] {
+        let whole = at_once(&with_window(window - 1), &given);
+        let steps = in_steps(&with_window(window), &given);
+        assert_sounds_like(&format!("with a window of {window}"), &steps, &whole);
     }
+    // And the window is looked through: with another the same codes sound otherwise.
+    let (short, long) = (in_steps(&with_window(8), &given), in_steps(&MODEL, &given));
+    let early = 3 * MODEL.config().codec.frame;
+    assert!(short[..early] == long[..early] && short != long);
 }
 
 #[test]
