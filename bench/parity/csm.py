@@ -6,7 +6,7 @@ Run by hand when the fixtures are to change, with torch 2.11, transformers 5.23,
 
 It writes
     pack/          the checkpoint as `save_pretrained` writes it, with a tokenizer, a reference recording and its text
-    original/      the same weights in the layout of the original release
+    original/      the same weights in the layout of the original release, and nothing else
     lora-a, lora-b two PEFT adapters for it
     golden.safetensors
                    what each stage gives for the same input, in single precision
@@ -14,6 +14,7 @@ It writes
 Weights are rounded to bfloat16 first, so that the files are half the size and the same to the last bit.
 """
 
+import copy
 import json
 import shutil
 import sys
@@ -25,10 +26,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import CsmConfig, CsmForConditionalGeneration
+from transformers import CsmConfig, CsmForConditionalGeneration, MimiModel
 
 BOOKS, CODES, VOCABULARY, FRAME, RATE = 8, 64, 67, 1920, 24_000
 FRAMES = 12
+# Steps that the codec's attention sees where it is to be seen to forget; and how many frames of that are kept.
+WINDOW, KEPT = 8, 12
 REFERENCE = "This is how I sound."
 TEXT = "Hello there, how are you?"
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|AUDIO|>", "<|audio_eos|>"]
@@ -229,7 +232,6 @@ def describe(root: Path):
     about = "kind: tts\nfamily: {}\n{}description: {}\nlanguages: [en]\nsample_rate: 24000\ntags: [{}]\nlicense: CC0-1.0\n"
     voices = {
         "pack": ("csm", "", "Noise in the shape of speech, for tests.", "test"),
-        "original": ("csm", "", "The same in the original layout.", "test"),
         "lora-a": ("csm-lora", "base: pack\n", "An adapter for it.", "test, lora"),
         "lora-b": ("csm-lora", "base: pack\n", "Another adapter for it.", "test, lora"),
     }
@@ -305,6 +307,19 @@ def stages(model, golden, prefix, prompt, reference, context):
         golden[f"{prefix}{name}"] = made.to(torch.int64)
 
 
+@torch.no_grad()
+def beyond_the_window(model, golden, reference, sounding):
+    """The codec where its attention sees so little that short sound goes beyond it."""
+    settings = copy.deepcopy(model.codec_model.config)
+    settings.sliding_window = WINDOW
+    settings._attn_implementation = "eager"
+    codec = MimiModel(settings).eval().float()
+    codec.load_state_dict(model.codec_model.state_dict())
+    codes = codec.encode(reference[None, None]).audio_codes[0]
+    golden["window.reference_codes"] = codes.T.contiguous().to(torch.int64)
+    golden["window.decoded_end"] = codec.decode(sounding[None]).audio_values[0, 0, -KEPT * FRAME :]
+
+
 def adapter(model, folder, seed, **settings):
     made = get_peft_model(
         model,
@@ -354,6 +369,7 @@ def main(root: Path):
         sounding = torch.randint(0, CODES, (BOOKS, 30), generator=generator)
         golden["decoded_codes"] = sounding.T.contiguous().to(torch.int64)
         golden["decoded"] = model.codec_model.decode(sounding[None]).audio_values[0, 0]
+    beyond_the_window(model, golden, reference, sounding)
 
     def turn(text, frames=0):
         ids = made.encode(f"<|begin_of_text|>[0]{text}<|end_of_text|>", add_special_tokens=False).ids
@@ -375,8 +391,6 @@ def main(root: Path):
     save_file(original_layout(halved, settings), root / "original" / "model.safetensors")
     codec = {n.removeprefix("codec_model."): t for n, t in halved.items() if n.startswith("codec_model.")}
     save_file(codec, root / "original" / "mimi.safetensors")
-    shutil.copy(pack / "config.json", root / "original")
-    shutil.copy(pack / "tokenizer.json", root / "original")
 
     one = adapter(model, root / "lora-a", 3, rank_pattern={"down_proj": 2}, alpha_pattern={"up_proj": 16})
     stages(one, golden, "lora_a.", prompt, reference, context)

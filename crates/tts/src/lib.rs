@@ -24,6 +24,8 @@ mod load;
 mod neural;
 mod piper;
 mod speech;
+#[cfg(any(feature = "espeak", feature = "csm"))]
+mod texts;
 pub mod tone;
 mod voice;
 mod words;

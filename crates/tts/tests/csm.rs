@@ -193,22 +193,23 @@ fn a_reply_of_any_length_is_spoken_though_the_network_remembers_a_part_of_it() {
 
 #[test]
 fn the_original_layout_speaks_as_the_other() {
-    let original = load(&pack("original"), &LoadOptions::default()).unwrap();
-    // Without the recording, which only one of the folders has.
-    let folder = tempfile::tempdir().unwrap();
-    for file in [
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "voice.json",
-    ] {
-        std::fs::copy(fixtures().join("pack").join(file), folder.path().join(file)).unwrap();
-    }
-    let bare = Voicepack {
-        dir: folder.path().to_owned(),
-        ..pack("pack")
+    // Both without the recording.
+    let rest = ["config.json", "tokenizer.json", "voice.json"];
+    let voice = |layout: &str, weights: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let from = rest.iter().map(|file| ("pack", *file));
+        for (from, file) in from.chain(weights.iter().map(|file| (layout, *file))) {
+            let to = folder.path().join(file);
+            std::fs::copy(fixtures().join(from).join(file), to).unwrap();
+        }
+        let bare = Voicepack {
+            dir: folder.path().to_owned(),
+            ..pack("pack")
+        };
+        load(&bare, &LoadOptions::default()).unwrap()
     };
-    let bare = load(&bare, &LoadOptions::default()).unwrap();
+    let bare = voice("pack", &["model.safetensors"]);
+    let original = voice("original", &["model.safetensors", "mimi.safetensors"]);
     assert!(say(&*original, &[TEXT]) == say(&*bare, &[TEXT]));
     assert!(
         say(&*original, &[TEXT]) != say(&**CSM, &[TEXT]),

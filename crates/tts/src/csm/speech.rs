@@ -15,6 +15,7 @@ use super::model::{Memory, Step, engine};
 use super::script::{self, Marker, Sentence};
 use super::voice::{Shared, Speaker, Turn};
 use crate::neural::Stretcher;
+use crate::texts::Texts;
 use crate::{Conversation, Sound, Speech, StopFlag, TtsError, WordMark};
 
 /// Frames that a sentence may take beyond what it is thought to, before the factor in the voice's settings.
@@ -29,9 +30,7 @@ pub(super) struct CsmSpeech {
     shared: Arc<Shared>,
     speaker: usize,
     speed: f64,
-    chunks: u32,
-    /// Texts not yet read, with their numbers.
-    texts: VecDeque<(u32, String)>,
+    texts: Texts,
     sentences: VecDeque<Sentence>,
     current: Option<Current>,
     /// What the network remembers between two sentences; taken with the first, and lent to the engine with each.
@@ -102,8 +101,7 @@ impl CsmSpeech {
         CsmSpeech {
             speaker,
             speed: f64::from(speed),
-            chunks: 0,
-            texts: VecDeque::new(),
+            texts: Texts::default(),
             sentences: VecDeque::new(),
             current: None,
             memory: past.memory,
@@ -114,35 +112,6 @@ impl CsmSpeech {
             spoken: 0,
             conversation,
             shared,
-        }
-    }
-
-    fn next_sound(&mut self, stop: &StopFlag) -> Result<Option<Sound>, TtsError> {
-        loop {
-            stop.check()?;
-            if let Some(mut current) = self.current.take() {
-                // What fails leaves the sentence where it is: a stopped reply stays stopped.
-                let made = self.advance(&mut current, stop);
-                match made {
-                    Err(error) => {
-                        self.current = Some(current);
-                        return Err(error);
-                    }
-                    Ok(Some(sound)) => {
-                        self.current = Some(current);
-                        if !sound.samples.is_empty() || !sound.words.is_empty() {
-                            return Ok(Some(sound));
-                        }
-                    }
-                    Ok(None) => self.end(current),
-                }
-            } else if let Some(sentence) = self.sentences.pop_front() {
-                self.current = Some(self.start(&sentence, stop)?);
-            } else if let Some((chunk, text)) = self.texts.pop_front() {
-                self.sentences.extend(script::sentences(chunk, &text));
-            } else {
-                return Ok(None);
-            }
         }
     }
 
@@ -346,13 +315,35 @@ impl Drop for CsmSpeech {
 
 impl Speech for CsmSpeech {
     fn say(&mut self, text: &str) -> Result<(), TtsError> {
-        self.shared.voice.check_length(text)?;
-        self.texts.push_back((self.chunks, text.to_owned()));
-        self.chunks += 1;
-        Ok(())
+        self.texts.say(&self.shared.voice, text)
     }
 
     fn next(&mut self, stop: &StopFlag) -> Result<Option<Sound>, TtsError> {
-        self.next_sound(stop)
+        loop {
+            stop.check()?;
+            if let Some(mut current) = self.current.take() {
+                // What fails leaves the sentence where it is: a stopped reply stays stopped.
+                let made = self.advance(&mut current, stop);
+                match made {
+                    Err(error) => {
+                        self.current = Some(current);
+                        return Err(error);
+                    }
+                    Ok(Some(sound)) => {
+                        self.current = Some(current);
+                        if !sound.samples.is_empty() || !sound.words.is_empty() {
+                            return Ok(Some(sound));
+                        }
+                    }
+                    Ok(None) => self.end(current),
+                }
+            } else if let Some(sentence) = self.sentences.pop_front() {
+                self.current = Some(self.start(&sentence, stop)?);
+            } else if let Some((chunk, text)) = self.texts.read() {
+                self.sentences.extend(script::sentences(chunk, &text));
+            } else {
+                return Ok(None);
+            }
+        }
     }
 }

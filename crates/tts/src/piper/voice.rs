@@ -12,6 +12,7 @@ use super::config::Config;
 use super::engine::{Engine, Manner, Rendering};
 use super::phonemes::Phonemizer;
 use super::script::{self, Sentence};
+use crate::texts::Texts;
 use crate::{
     LoadOptions, Settings, Sound, Speech, StopFlag, Synthesizer, TtsError, Voice, WordMark,
 };
@@ -196,8 +197,7 @@ impl Synthesizer for Piper {
             manner: self.0.manner(speaker, speed),
             normaliser: self.0.normaliser(speaker)?,
             shared: Arc::clone(&self.0),
-            chunks: 0,
-            texts: VecDeque::new(),
+            texts: Texts::default(),
             sentences: VecDeque::new(),
             current: None,
             begun: 0,
@@ -211,9 +211,7 @@ struct PiperSpeech {
     shared: Arc<Shared>,
     manner: Manner,
     normaliser: Normaliser,
-    chunks: u32,
-    /// Texts not yet read, with their numbers.
-    texts: VecDeque<(u32, String)>,
+    texts: Texts,
     /// Sentences not yet begun, with their text and its number.
     sentences: VecDeque<(u32, Arc<str>, Sentence)>,
     current: Option<Current>,
@@ -239,10 +237,7 @@ struct Current {
 
 impl Speech for PiperSpeech {
     fn say(&mut self, text: &str) -> Result<(), TtsError> {
-        self.shared.voice.check_length(text)?;
-        self.texts.push_back((self.chunks, text.to_owned()));
-        self.chunks += 1;
-        Ok(())
+        self.texts.say(&self.shared.voice, text)
     }
 
     fn next(&mut self, stop: &StopFlag) -> Result<Option<Sound>, TtsError> {
@@ -276,7 +271,7 @@ impl Speech for PiperSpeech {
                         words: Vec::new(),
                     }));
                 }
-            } else if let Some((chunk, text)) = self.texts.pop_front() {
+            } else if let Some((chunk, text)) = self.texts.read() {
                 let sentences = self.shared.sentences(&text)?;
                 let text: Arc<str> = text.into();
                 self.sentences
