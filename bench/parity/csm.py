@@ -14,7 +14,6 @@ It writes
 Weights are rounded to bfloat16 first, so that the files are half the size and the same to the last bit.
 """
 
-import copy
 import json
 import shutil
 import sys
@@ -26,12 +25,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import CsmConfig, CsmForConditionalGeneration, MimiModel
+from transformers import CsmConfig, CsmForConditionalGeneration
 
 BOOKS, CODES, VOCABULARY, FRAME, RATE = 8, 64, 67, 1920, 24_000
 FRAMES = 12
-# Steps that the codec's attention sees where it is to be seen to forget; and how many frames of that are kept.
-WINDOW, KEPT = 8, 12
 REFERENCE = "This is how I sound."
 TEXT = "Hello there, how are you?"
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|AUDIO|>", "<|audio_eos|>"]
@@ -307,19 +304,6 @@ def stages(model, golden, prefix, prompt, reference, context):
         golden[f"{prefix}{name}"] = made.to(torch.int64)
 
 
-@torch.no_grad()
-def beyond_the_window(model, golden, reference, sounding):
-    """The codec where its attention sees so little that short sound goes beyond it."""
-    settings = copy.deepcopy(model.codec_model.config)
-    settings.sliding_window = WINDOW
-    settings._attn_implementation = "eager"
-    codec = MimiModel(settings).eval().float()
-    codec.load_state_dict(model.codec_model.state_dict())
-    codes = codec.encode(reference[None, None]).audio_codes[0]
-    golden["window.reference_codes"] = codes.T.contiguous().to(torch.int64)
-    golden["window.decoded_end"] = codec.decode(sounding[None]).audio_values[0, 0, -KEPT * FRAME :]
-
-
 def adapter(model, folder, seed, **settings):
     made = get_peft_model(
         model,
@@ -369,7 +353,6 @@ def main(root: Path):
         sounding = torch.randint(0, CODES, (BOOKS, 30), generator=generator)
         golden["decoded_codes"] = sounding.T.contiguous().to(torch.int64)
         golden["decoded"] = model.codec_model.decode(sounding[None]).audio_values[0, 0]
-    beyond_the_window(model, golden, reference, sounding)
 
     def turn(text, frames=0):
         ids = made.encode(f"<|begin_of_text|>[0]{text}<|end_of_text|>", add_special_tokens=False).ids

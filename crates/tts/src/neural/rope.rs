@@ -75,18 +75,21 @@ impl Rope {
 
     /// What turns rows at these positions.
     pub(crate) fn at(&self, positions: &[u32]) -> candle_core::Result<Turning> {
-        let part = |t: &Tensor| match positions {
-            [first, others @ ..] if others.iter().all(|p| p == first) => {
-                t.narrow(0, *first as usize, 1)
-            }
-            _ => {
-                let positions = Tensor::from_slice(positions, positions.len(), t.device())?;
-                t.index_select(&positions, 0)?.unsqueeze(1)
-            }
-        };
+        let (cos, sin) = (&self.cos, &self.sin);
+        if let [first, others @ ..] = positions
+            && others.iter().all(|position| position == first)
+        {
+            let here = |t: &Tensor| t.narrow(0, *first as usize, 1);
+            return Ok(Turning {
+                cos: here(cos)?,
+                sin: here(sin)?,
+            });
+        }
+        let positions = Tensor::from_slice(positions, positions.len(), cos.device())?;
+        let here = |t: &Tensor| t.index_select(&positions, 0)?.unsqueeze(1);
         Ok(Turning {
-            cos: part(&self.cos)?,
-            sin: part(&self.sin)?,
+            cos: here(cos)?,
+            sin: here(sin)?,
         })
     }
 }
