@@ -11,9 +11,9 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod conversation;
 #[cfg(feature = "csm")]
 pub mod csm;
-mod conversation;
 mod device;
 mod frame_stream;
 #[cfg(feature = "espeak")]

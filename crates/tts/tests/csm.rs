@@ -5,9 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use duologue_tts::{
-    Conversation, LoadOptions, Settings, StopFlag, Synthesizer, TtsError, load,
-};
+use duologue_tts::{Conversation, LoadOptions, Settings, StopFlag, Synthesizer, TtsError, load};
 use duologue_voicepack::{Voicepack, VoicepackStore};
 
 fn fixtures() -> PathBuf {

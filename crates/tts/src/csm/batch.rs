@@ -392,7 +392,11 @@ mod tests {
         let (alone, _) = speak(&[&sessions[0]], Sampling::Greedy);
         let mut batch = Batch::new(Arc::clone(&MODEL));
         let gone = StopFlag::default();
-        batch.join(0, StopFlag::default(), sentence(&sessions[0], Sampling::Greedy));
+        batch.join(
+            0,
+            StopFlag::default(),
+            sentence(&sessions[0], Sampling::Greedy),
+        );
         batch.join(1, gone.clone(), sentence(&sessions[1], Sampling::Greedy));
         let mut said: [Vec<Vec<u32>>; 2] = Default::default();
         for pass in 0..12 {

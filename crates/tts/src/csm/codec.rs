@@ -8,7 +8,9 @@
 //! once the later ones see one too much. So beyond the window steps are taken one by one, and what hears recordings, at
 //! once, is told of a window that is one step shorter.
 
-use candle_core::{DType, Device, IndexOp, Module, Result, Shape, StreamTensor, StreamingModule, Tensor};
+use candle_core::{
+    DType, Device, IndexOp, Module, Result, Shape, StreamTensor, StreamingModule, Tensor,
+};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 use candle_transformers::models::mimi::conv::{ConvDownsample1d, ConvTrUpsample1d};
@@ -140,7 +142,10 @@ impl Codec {
     /// The codes of a recording at the codec's rate, `[frames, codebooks]` on the host. Blocks.
     pub(super) fn encode(&self, samples: &[f32]) -> Result<Vec<Vec<u32>>> {
         let sound = Tensor::from_slice(samples, (1, 1, samples.len()), &self.device)?;
-        let heard = self.listener.clone().forward(&self.encoder.forward(&sound)?)?;
+        let heard = self
+            .listener
+            .clone()
+            .forward(&self.encoder.forward(&sound)?)?;
         let codes = heard[0].apply(&self.downsample)?;
         let codes = self.decoder.quantizer.encode(&codes)?;
         codes.i(0)?.t()?.to_vec2()
@@ -153,11 +158,7 @@ impl Codec {
         let steps = decoder.quantizer.decode(&codes.unsqueeze(0)?)?;
         let steps = steps.apply(&decoder.upsample)?;
         let steps = decoder.transformer.forward(&steps)?;
-        decoder
-            .decoder
-            .forward(&steps[0])?
-            .flatten_all()?
-            .to_vec1()
+        decoder.decoder.forward(&steps[0])?.flatten_all()?.to_vec1()
     }
 
     /// A decoder for one turn.

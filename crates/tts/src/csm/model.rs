@@ -393,7 +393,11 @@ impl Model {
     }
 
     /// Scores of a frame's first code, `[sessions, vocabulary]`, from what the backbone gave.
-    pub(super) fn first_scores(&self, backbone: &Tensor, adapters: &Adapters<'_>) -> Result<Tensor> {
+    pub(super) fn first_scores(
+        &self,
+        backbone: &Tensor,
+        adapters: &Adapters<'_>,
+    ) -> Result<Tensor> {
         self.first_head.forward(backbone, adapters)
     }
 

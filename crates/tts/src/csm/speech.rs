@@ -6,14 +6,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use rand::rngs::StdRng;
 use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use super::batch;
 use super::engine::Ticket;
 use super::model::{Memory, Step, engine};
 use super::script::{self, Marker, Sentence};
-use super::voice::{Shared, Speaker, Turn};
+use super::voice::{Shared, Turn};
 use crate::neural::Stretcher;
 use crate::texts::Texts;
 use crate::{Conversation, Sound, Speech, StopFlag, TtsError, WordMark};
@@ -160,12 +160,13 @@ impl CsmSpeech {
         }
         let limit = limit.clamp(1, room);
         let text = tokens.iter().copied().map(Step::Token);
+        let stand_in = StdRng::seed_from_u64(shared.seed);
         let ticket = base.engine.speak(batch::Sentence {
             memory,
             unread: unread.into_iter().chain(text).collect(),
             lora: shared.lora.clone(),
             sampling: shared.manner.sampling(),
-            random: self.random.clone(),
+            random: std::mem::replace(&mut self.random, stand_in),
             decoder: base.model.codec().decoder(),
             limit,
         });
@@ -208,7 +209,10 @@ impl CsmSpeech {
         let kept = kept.count();
         self.said.drain(..self.said.len() - kept);
         let model = &self.shared.base.model;
-        let kept = self.said.iter().flat_map(|turn| turn.read(model.end_frame()));
+        let kept = self
+            .said
+            .iter()
+            .flat_map(|turn| turn.read(model.end_frame()));
         Ok(kept.collect())
     }
 

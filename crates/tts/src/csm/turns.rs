@@ -100,7 +100,10 @@ mod tests {
                 for (n, share) in given.into_iter().enumerate() {
                     if share == 0 {
                         waited[n] += 1;
-                        assert!(waited[n] <= sessions.div_ceil(3), "session {n} of {sessions}");
+                        assert!(
+                            waited[n] <= sessions.div_ceil(3),
+                            "session {n} of {sessions}"
+                        );
                         continue;
                     }
                     waited[n] = 0;
