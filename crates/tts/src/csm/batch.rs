@@ -142,20 +142,20 @@ impl<T> Batch<T> {
             row.last_pass = self.passes;
         }
         self.read()?;
-        let (codes, sounds) = self.frames()?.unwrap_or_default();
-        let mut frames = codes.into_iter().zip(sounds);
+        let mut frames = self.frames()?.into_iter();
         let mut left = Vec::new();
         for mut row in std::mem::take(&mut self.rows) {
             let frame = if row.is_ready() { frames.next() } else { None };
-            let Some((codes, sound)) = frame else {
+            let Some(frame) = frame else {
                 self.rows.push(row);
                 continue;
             };
-            let ended = self.model.is_end(&codes);
+            let ended = self.model.is_end(&frame.codes);
             let frame = (!ended).then(|| {
                 row.frames += 1;
-                row.sentence.unread.push_back(Step::Frame(codes.clone()));
-                Frame { codes, sound }
+                let read = Step::Frame(frame.codes.clone());
+                row.sentence.unread.push_back(read);
+                frame
             });
             if !ended && row.frames < row.sentence.limit {
                 made(&mut row.whose, Made { frame, over: None });
@@ -188,8 +188,8 @@ impl<T> Batch<T> {
         self.model.read(&steps, &mut readings)
     }
 
-    /// Codes and sound of all who are ready for a frame; `None` where there is nobody, or nobody any more.
-    fn frames(&mut self) -> Result<Option<(Vec<Vec<u32>>, Vec<Vec<f32>>)>> {
+    /// Frames of all who are ready for one, in their order; none where there is nobody, or nobody any more.
+    fn frames(&mut self) -> Result<Vec<Frame>> {
         let books = self.model.config().codebooks;
         let mut memories = Vec::new();
         let mut manners = Vec::new();
@@ -208,7 +208,7 @@ impl<T> Batch<T> {
             gone.push(&row.gone);
         }
         if manners.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let depth = match &mut self.depth {
             Some(depth) if depth.sessions() == manners.len() => depth,
@@ -216,7 +216,7 @@ impl<T> Batch<T> {
         };
         let mut halt = || gone.iter().all(|gone| gone.is_set());
         let Some(codes) = self.model.frames(&memories, &manners, depth, &mut halt)? else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         // The codec before the codes are looked at: so the device is waited for once, also where a frame turns out to
         // be the end and its sound is not wanted.
@@ -226,7 +226,10 @@ impl<T> Batch<T> {
             .map(|(n, decoder)| decoder.step(&codes.get(n)?));
         let sounds = Tensor::stack(&sounds.collect::<Result<Vec<_>>>()?, 0)?;
         let sounds = sounds.to_vec2()?;
-        Ok(Some((codes.to_vec2()?, sounds)))
+        let frames = codes.to_vec2()?.into_iter().zip(sounds);
+        Ok(frames
+            .map(|(codes, sound)| Frame { codes, sound })
+            .collect())
     }
 
     /// Takes those out that were in the pass, which failed.
