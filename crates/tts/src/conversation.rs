@@ -10,6 +10,10 @@ use std::sync::{Arc, Mutex};
 /// ([`Synthesizer::begin_in`](crate::Synthesizer::begin_in)); what is in it only the voice knows. Clones are one place.
 /// A voice finds in it what it put there and nothing else: after a change of voice it is as if it were empty.
 #[derive(Clone, Default)]
+#[cfg_attr(
+    not(feature = "csm"),
+    expect(dead_code, reason = "no other voice keeps anything")
+)]
 pub struct Conversation(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
 
 #[cfg(feature = "csm")]

@@ -97,7 +97,7 @@ async fn adapters_come_change_and_go_in_a_running_worker() {
     // the new ones, and as if nothing had been said before.
     open(&client, "live", "mine").await.unwrap();
     let mut frames = say(&client, "live", TEXT).await;
-    let begun = frames.message().await.unwrap().unwrap().pcm;
+    let begun = frames.message().await.unwrap().unwrap().pcm.to_vec();
     place(store.path(), "lora-b", "mine");
     reload(&client, "live").await;
     let finished = [begun, sound(frames).await].concat();
