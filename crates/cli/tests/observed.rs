@@ -487,7 +487,7 @@ async fn who_operates_a_server_sees_its_sessions_and_what_its_threads_did() {
         assert!(names.contains(name), "{name} is not in {names:?}");
     }
     let profile = profile.await.unwrap();
-    for part in ["[ear-0];", "[mind-0];", "duologue_asr::whisper"] {
+    for part in ["[mind-", "duologue_asr::whisper"] {
         assert!(profile.contains(part), "{part} is not in:\n{profile}");
     }
 }

@@ -65,7 +65,7 @@ pub fn draw(profile: &Profile) -> String {
         wide: (WIDTH - 2.0 * MARGIN) / all.samples.max(1) as f64,
         all: all.samples.max(1),
     };
-    bars(&mut svg, &all, &place);
+    bars(&mut svg, &all, &place, true);
     svg.push_str("</svg>\n");
     svg
 }
@@ -78,8 +78,8 @@ struct Place {
     all: u64,
 }
 
-/// Draws what `bar` calls, on top of it.
-fn bars(svg: &mut String, bar: &Bar, place: &Place) {
+/// Draws what `bar` calls, on top of it; the lowest are threads.
+fn bars(svg: &mut String, bar: &Bar, place: &Place, lowest: bool) {
     let mut left = place.left;
     for (name, inner) in &bar.inner {
         let width = inner.samples as f64 * place.wide;
@@ -87,7 +87,7 @@ fn bars(svg: &mut String, bar: &Bar, place: &Place) {
             let top = place.bottom - ROW;
             let share = 100.0 * inner.samples as f64 / place.all as f64;
             let class = match name {
-                name if name.starts_with('[') => "thread",
+                _ if lowest => "thread",
                 name if name.contains("duologue") => "own",
                 _ => "other",
             };
@@ -110,7 +110,7 @@ fn bars(svg: &mut String, bar: &Bar, place: &Place) {
                 bottom: top,
                 ..*place
             };
-            bars(svg, inner, &above);
+            bars(svg, inner, &above, false);
         }
         left += width;
     }
