@@ -16,6 +16,20 @@ fn manual() -> World {
     })
 }
 
+/// Two words were said, and are committed at 1.6 s.
+fn committed() -> World {
+    let mut world = manual();
+    world.says(ms(500), ms(1_000), "hello there");
+    world.at(
+        ms(1_600),
+        Event::CommitInput {
+            from: ms(400),
+            to: ms(1_600),
+        },
+    );
+    world
+}
+
 #[test]
 fn the_ear_starts_no_turn() {
     let mut world = manual();
@@ -27,15 +41,7 @@ fn the_ear_starts_no_turn() {
 
 #[test]
 fn a_committed_buffer_becomes_a_message_and_is_answered_when_asked() {
-    let mut world = manual();
-    world.says(ms(500), ms(1_000), "hello there");
-    world.at(
-        ms(1_600),
-        Event::CommitInput {
-            from: ms(400),
-            to: ms(1_600),
-        },
-    );
+    let mut world = committed();
     world.run_until(ms(3_000));
     assert_eq!(world.conversation(), ["user: hello there"]);
     assert_eq!(world.session.counters().replies, 0);
@@ -46,16 +52,8 @@ fn a_committed_buffer_becomes_a_message_and_is_answered_when_asked() {
 
 #[test]
 fn a_reply_asked_for_at_once_waits_for_the_words() {
-    let mut world = manual();
+    let mut world = committed();
     world.latency.asr = ms(700);
-    world.says(ms(500), ms(1_000), "hello there");
-    world.at(
-        ms(1_600),
-        Event::CommitInput {
-            from: ms(400),
-            to: ms(1_600),
-        },
-    );
     world.at(ms(1_600), Event::CreateReply(ReplyPatch::default()));
     world.run_until(ms(1_700));
     assert_eq!(world.state(), State::Thinking);
@@ -73,15 +71,7 @@ fn a_reply_asked_for_at_once_waits_for_the_words() {
 
 #[test]
 fn the_order_is_committed_item_then_transcript() {
-    let mut world = manual();
-    world.says(ms(500), ms(1_000), "hello there");
-    world.at(
-        ms(1_600),
-        Event::CommitInput {
-            from: ms(400),
-            to: ms(1_600),
-        },
-    );
+    let mut world = committed();
     world.run_until(ms(3_000));
     let order: Vec<&str> = world
         .notices()

@@ -77,6 +77,23 @@ fn the_least_loaded_is_taken_and_what_waits_counts_like_sessions() {
     );
 }
 
+/// Routes so many sessions one after the other; how many each worker got.
+fn shares(workers: &mut [WorkerState], sessions: usize) -> Vec<u32> {
+    for n in 0..sessions {
+        let wanted = Wanted {
+            session: format!("s{n}"),
+            ..wanted("joe")
+        };
+        let name = chosen(&wanted, workers, &Policy::default())
+            .worker
+            .name
+            .clone();
+        let state = workers.iter_mut().find(|state| state.record.name == name);
+        state.unwrap().taken += 1;
+    }
+    workers.iter().map(|state| state.taken).collect()
+}
+
 #[test]
 fn a_worker_of_half_the_speed_is_given_half_the_sessions() {
     let mut workers = three();
@@ -85,20 +102,7 @@ fn a_worker_of_half_the_speed_is_given_half_the_sessions() {
         live.real_time_factor = factor;
         live.slots = 100;
     }
-    for n in 0..25 {
-        let wanted = Wanted {
-            session: format!("s{n}"),
-            ..wanted("joe")
-        };
-        let name = chosen(&wanted, &workers, &Policy::default())
-            .worker
-            .name
-            .clone();
-        let state = workers.iter_mut().find(|state| state.record.name == name);
-        state.unwrap().taken += 1;
-    }
-    let taken: Vec<u32> = workers.iter().map(|state| state.taken).collect();
-    assert_eq!(taken, [10, 10, 5]);
+    assert_eq!(shares(&mut workers, 25), [10, 10, 5]);
 }
 
 #[test]
@@ -109,20 +113,7 @@ fn speeds_that_were_measured_differently_share_evenly_while_there_is_speed_to_sp
         live.real_time_factor = factor;
         live.slots = 16;
     }
-    for n in 0..9 {
-        let wanted = Wanted {
-            session: format!("s{n}"),
-            ..wanted("joe")
-        };
-        let name = chosen(&wanted, &workers, &Policy::default())
-            .worker
-            .name
-            .clone();
-        let state = workers.iter_mut().find(|state| state.record.name == name);
-        state.unwrap().taken += 1;
-    }
-    let taken: Vec<u32> = workers.iter().map(|state| state.taken).collect();
-    assert_eq!(taken, [3, 3, 3]);
+    assert_eq!(shares(&mut workers, 9), [3, 3, 3]);
 }
 
 #[test]
