@@ -4,12 +4,14 @@
 mod support;
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use support::Server;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -27,6 +29,22 @@ struct Client {
 impl Client {
     async fn connect(url: &str) -> Self {
         let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        Self::greeted(socket).await
+    }
+
+    /// One whose system takes little that it has not read.
+    async fn narrow(server: &Server) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let stream = socket.connect(server.address.parse().unwrap()).await;
+        let stream = MaybeTlsStream::Plain(stream.unwrap());
+        let (socket, _) = tokio_tungstenite::client_async(server.url(), stream)
+            .await
+            .unwrap();
+        Self::greeted(socket).await
+    }
+
+    async fn greeted(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
         let mut client = Self {
             socket,
             created: Value::Null,
@@ -234,11 +252,67 @@ async fn who_is_still_there_after_the_drain_timeout_is_told_and_goes_on_elsewher
     client
         .send(json!({"type": "session.update", "session": ours}))
         .await;
+    client.until("session.updated").await;
     server.terminate();
     let ended = client.until("duologue.ended").await;
     assert_eq!(ended["reason"], "shutdown");
     while client.next().await.is_some() {}
     assert_eq!(u16::from(client.closed.clone().unwrap().code), 1001);
+    let ended = tokio::time::timeout(PATIENCE, server.process.wait()).await;
+    assert!(ended.expect("it goes on").unwrap().success());
+}
+
+/// More than a system keeps for a client that does not read, and less than the server does.
+const UNREAD: usize = 6 * 1024 * 1024;
+
+#[tokio::test]
+async fn who_reads_slowly_gets_all_of_it_before_a_server_that_is_asked_to_end_has_ended() {
+    let asked = Arc::new(Notify::new());
+    let answer = {
+        let asked = Arc::clone(&asked);
+        move |_: &[Value]| {
+            asked.notify_one();
+            "Yes.".to_owned()
+        }
+    };
+    let options = ["--drain-timeout", "0"];
+    let mut server = Server::start(&options, Duration::ZERO, answer).await;
+    let mut client = Client::narrow(&server).await;
+    let ours = json!({"type": "realtime", "duologue": {"events": true}});
+    client
+        .send(json!({"type": "session.update", "session": ours}))
+        .await;
+    let text = "words ".repeat(40_000);
+    // Each is told of twice with its words: when it is added, and when it is done.
+    let items = UNREAD / (2 * text.len());
+    for item in 0..items {
+        let id = format!("item-{item}");
+        let content = json!([{"type": "input_text", "text": text}]);
+        let message = json!({"type": "message", "role": "user", "id": id, "content": content});
+        client
+            .send(json!({"type": "conversation.item.create", "item": message}))
+            .await;
+        client
+            .send(json!({"type": "conversation.item.delete", "item_id": id}))
+            .await;
+    }
+    // All of that was taken in once the model is asked.
+    client.ask("Is that all?").await;
+    asked.notified().await;
+    server.terminate();
+    while TcpStream::connect(&server.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let mut deleted = 0;
+    let ended = loop {
+        let event = client.next().await.expect("it closed before all was told");
+        match event["type"].as_str().unwrap() {
+            "conversation.item.deleted" => deleted += 1,
+            "duologue.ended" => break event,
+            kind => assert_ne!(kind, "error", "{event}"),
+        }
+    };
+    assert_eq!((deleted, &ended["reason"]), (items, &json!("shutdown")));
     let ended = tokio::time::timeout(PATIENCE, server.process.wait()).await;
     assert!(ended.expect("it goes on").unwrap().success());
 }

@@ -11,6 +11,7 @@ use duologue_vad::EndOfTurn;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::driver::{Detector, HearingConfig};
 use crate::fleet::{Fleet, Mode, Wanted};
@@ -107,6 +108,8 @@ pub struct Orchestrator {
     shutdown: CancellationToken,
     draining: CancellationToken,
     journal: Option<Arc<dyn Journal>>,
+    /// Those who write sessions down, which they go on with when a session is over.
+    writers: TaskTracker,
     board: Arc<Board>,
     voices: VoiceNames,
     webrtc: Option<WebRtc>,
@@ -194,6 +197,7 @@ impl Orchestrator {
             shutdown,
             draining: CancellationToken::new(),
             journal: None,
+            writers: TaskTracker::new(),
             board: Arc::default(),
             voices,
             webrtc: None,
@@ -339,11 +343,17 @@ impl Orchestrator {
         self.draining.is_cancelled() || self.shutdown.is_cancelled()
     }
 
-    /// Waits until no session runs.
+    /// Waits until no session runs and their clients were sent all that they were to be told.
     pub async fn all_sessions_over(&self) {
         let all = u32::try_from(self.config.max_sessions).unwrap_or(u32::MAX);
         // Never closed, and asked for no more than there are.
         let _ = self.slots.acquire_many(all).await;
+    }
+
+    /// Waits, once no session runs, until the journal has the last of each.
+    pub async fn all_written_down(&self) {
+        self.writers.close();
+        self.writers.wait().await;
     }
 
     /// The voice that a client means by a name; empty is the default.
@@ -519,7 +529,7 @@ impl Orchestrator {
             (token, _) => (key, token),
         };
         Ok(Some(Kept {
-            writer: JournalWriter::begin(Arc::clone(journal), key, epoch),
+            writer: JournalWriter::begin(&self.writers, Arc::clone(journal), key, epoch),
             token,
             record,
         }))

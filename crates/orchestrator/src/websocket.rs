@@ -90,10 +90,11 @@ pub(crate) async fn connect(
                 }
                 let reading = tokio::spawn(read(stream, to_session, caller, driver.traffic()));
                 let writing = tokio::spawn(write(sink, from_session, waiting, driver.traffic()));
-                driver.run(from_client).await;
+                let seat = driver.run(from_client).await;
                 // What was queued is still sent; then the writer closes the socket, which ends the reader.
                 let _ = writing.await;
                 reading.abort();
+                drop(seat);
             }),
         Err(_) => ApiError {
             status: StatusCode::UPGRADE_REQUIRED,

@@ -182,6 +182,7 @@ impl ServeCommand {
             certificate: Arc::clone(&certificate),
         };
         tokio::spawn(hangups.reload(shutdown.clone(), move || reloading.reload()));
+        let sessions = Arc::clone(&orchestrator);
         let router = duologue_orchestrator::router(orchestrator, access, private);
         let stop = shutdown.clone();
         let most = connections::most(connections::raise_limit(), self.max_sessions.into());
@@ -203,6 +204,9 @@ impl ServeCommand {
                     connections::serve(listener, router, most, stop).await;
                 }
             }
+            // A connection that has become a session is none of HTTP's any more.
+            sessions.all_sessions_over().await;
+            sessions.all_written_down().await;
             anyhow::Ok(())
         };
         let deadline = async {
@@ -211,7 +215,7 @@ impl ServeCommand {
         };
         tokio::select! {
             served = serving => served.context("the server failed")?,
-            () = deadline => tracing::warn!("some connections did not close in time"),
+            () = deadline => tracing::warn!("some clients, or the journal, did not take the last of it in time"),
             failed = failed => return failed.context("--livekit"),
         }
         if let Some(worker) = worker {

@@ -80,11 +80,18 @@ enum Came {
     Shutdown,
 }
 
+/// What a session takes of the server's room. Whoever holds its connection keeps this until the client has all that it
+/// was to be told: a server that is asked to end waits for it.
+#[must_use = "the server may end as soon as it is dropped"]
+pub(crate) struct Seat {
+    _slot: OwnedSemaphorePermit,
+    _place: Option<SessionPlace>,
+}
+
 /// One session.
 pub(crate) struct Driver<O> {
     orchestrator: Arc<Orchestrator>,
-    _slot: OwnedSemaphorePermit,
-    _place: Option<SessionPlace>,
+    seat: Seat,
     seed: String,
     started: Instant,
     core: Core,
@@ -198,8 +205,10 @@ impl<O: Outbound> Driver<O> {
         let trace = TurnTrace::new(&seed, outbound.transport());
         let mut driver = Self {
             orchestrator: Arc::clone(orchestrator),
-            _slot: slot,
-            _place: place,
+            seat: Seat {
+                _slot: slot,
+                _place: place,
+            },
             started: Instant::now(),
             core: Core::new(Session::new(&seed, core_config), recorder),
             voices,
@@ -269,8 +278,8 @@ impl<O: Outbound> Driver<O> {
         Arc::clone(&self.traffic)
     }
 
-    /// Holds the conversation to its end.
-    pub async fn run(mut self, inbound: mpsc::Receiver<Inbound>) {
+    /// Holds the conversation to its end. What the client was told last may still be on its way.
+    pub async fn run(mut self, inbound: mpsc::Receiver<Inbound>) -> Seat {
         let span = self.log_span.session().clone();
         async {
             tracing::info!("session begins");
@@ -332,6 +341,7 @@ impl<O: Outbound> Driver<O> {
         }
         .instrument(span)
         .await;
+        self.seat
     }
 
     async fn converse(

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
+use tokio_util::task::TaskTracker;
 
 use super::*;
 
@@ -156,7 +157,12 @@ async fn what_was_not_written_while_redis_was_away_is_written_when_it_is_back() 
     let journal = Arc::new(RedisJournal::open(&redis.url, Duration::from_secs(60)).unwrap());
     answers(&journal).await;
     let key = key();
-    let mut writer = JournalWriter::begin(Arc::clone(&journal) as Arc<dyn Journal>, key.clone(), 1);
+    let mut writer = JournalWriter::begin(
+        &TaskTracker::new(),
+        Arc::clone(&journal) as Arc<dyn Journal>,
+        key.clone(),
+        1,
+    );
     writer.record(Duration::ZERO, record(&["one"]));
     drop(redis);
     writer.record(Duration::from_secs(1), record(&["one", "two"]));
@@ -207,10 +213,12 @@ impl Journal for Arc<Moody> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_writes_only_its_newest_record_after_a_journal_was_away_for_a_minute() {
+async fn after_a_minute_without_a_journal_a_sessions_last_record_is_written_before_its_writer_ends()
+{
     let moody = Arc::new(Moody::default());
+    let writers = TaskTracker::new();
     moody.away.store(true, Ordering::Relaxed);
-    let mut writer = JournalWriter::begin(Arc::new(Arc::clone(&moody)), key(), 1);
+    let mut writer = JournalWriter::begin(&writers, Arc::new(Arc::clone(&moody)), key(), 1);
     let mut words = Vec::new();
     for second in 0..60 {
         words.push("word");
@@ -225,7 +233,8 @@ async fn a_session_writes_only_its_newest_record_after_a_journal_was_away_for_a_
     moody.away.store(false, Ordering::Relaxed);
     // It is over meanwhile.
     drop(writer);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    writers.close();
+    writers.wait().await;
     let written = moody.written.lock().unwrap().clone();
     assert_eq!(written.len(), 1);
     assert_eq!(Record::from_json(&written[0]).unwrap().items.len(), 60);
@@ -234,7 +243,8 @@ async fn a_session_writes_only_its_newest_record_after_a_journal_was_away_for_a_
 #[tokio::test(start_paused = true)]
 async fn what_has_not_changed_is_not_written_again() {
     let moody = Arc::new(Moody::default());
-    let mut writer = JournalWriter::begin(Arc::new(Arc::clone(&moody)), key(), 1);
+    let mut writer =
+        JournalWriter::begin(&TaskTracker::new(), Arc::new(Arc::clone(&moody)), key(), 1);
     assert_eq!(writer.due(), Some(Duration::ZERO));
     for _ in 0..3 {
         writer.record(Duration::from_secs(1), record(&["a"]));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use super::{ConversationKey, Journal, Record, Written};
 
@@ -32,10 +33,15 @@ pub(crate) struct JournalWriter {
 }
 
 impl JournalWriter {
-    /// Begins to write a conversation under an epoch.
-    pub fn begin(journal: Arc<dyn Journal>, key: ConversationKey, epoch: u64) -> Self {
+    /// Begins to write a conversation under an epoch, as one of the server's writers.
+    pub fn begin(
+        writers: &TaskTracker,
+        journal: Arc<dyn Journal>,
+        key: ConversationKey,
+        epoch: u64,
+    ) -> Self {
         let (newest, records) = watch::channel(None);
-        tokio::spawn(write(journal, key, epoch, records));
+        writers.spawn(write(journal, key, epoch, records));
         Self {
             newest,
             stale: true,

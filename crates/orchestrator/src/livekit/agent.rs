@@ -67,6 +67,7 @@ impl Conversation {
         };
         let mut failure = None;
         let mut holding = None;
+        let mut seat = None;
         if let (None, Some(taken), Some(succession)) = (&there, &self.taken, &self.succession) {
             succession.leave(taken).await;
         }
@@ -116,7 +117,7 @@ impl Conversation {
                         std::future::pending::<()>().await;
                     };
                     tokio::select! {
-                        () = driver.run(from_room) => {}
+                        ended = driver.run(from_room) => seat = Some(ended),
                         () = ending => {}
                     }
                 }
@@ -133,6 +134,7 @@ impl Conversation {
             let over = !shutdown.is_cancelled() && !matches!(end, RoomEnd::Lost(_));
             holding.end(over).await;
         }
+        drop(seat);
         match failure {
             Some(failure) => Err(failure),
             None => Ok(end),

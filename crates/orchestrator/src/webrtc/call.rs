@@ -55,9 +55,10 @@ pub(super) fn start(
     };
     tokio::spawn(async move {
         let connection = tokio::spawn(peer.run(handler, commands));
-        driver.run(from_client).await;
+        let seat = driver.run(from_client).await;
         // What was queued is still sent.
         let ended = connection.await;
+        drop(seat);
         if let Some(webrtc) = orchestrator.webrtc() {
             webrtc.calls().remove(&id);
         }
