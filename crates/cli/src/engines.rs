@@ -74,7 +74,7 @@ pub async fn recognizer(
     let pack = store.find(name)?;
     load(
         name,
-        giving_way(move || Ok(duologue_asr::load(&pack, &options)?)),
+        giving_way("asr", move || Ok(duologue_asr::load(&pack, &options)?)),
     )
     .await
 }
@@ -109,24 +109,34 @@ fn writing_threads(asked: u32) -> u32 {
 
 /// Loads the language model, or makes ready to ask an endpoint.
 pub async fn chat(name: &str, config: LlmConfig) -> anyhow::Result<Arc<dyn ChatModel>> {
-    load(name, giving_way(move || Ok(duologue_llm::load(&config)?))).await
+    load(
+        name,
+        giving_way("llm", move || Ok(duologue_llm::load(&config)?)),
+    )
+    .await
 }
 
 /// Loads a model whose own threads give way to those that hear and speak: where all cores are busy, a word over a
-/// reply has to be noticed, and the reply's sound made, before anything else is computed.
+/// reply has to be noticed, and the reply's sound made, before anything else is computed. Those that a library of C++
+/// starts bear `name` in profiles.
 fn giving_way<T: Send>(
+    name: &'static str,
     work: impl FnOnce() -> anyhow::Result<T> + Send,
 ) -> impl FnOnce() -> anyhow::Result<T> + Send {
     move || {
         // Threads inherit from the one that starts them, and what has given way cannot take it back.
-        let loading = std::thread::scope(|scope| {
-            let lower = scope.spawn(|| {
-                give_way();
-                work()
-            });
-            lower.join()
-        });
-        loading.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        std::thread::scope(|scope| {
+            let lower = std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn_scoped(scope, || {
+                    give_way();
+                    work()
+                })
+                .context("no thread can be had to load a model")?;
+            lower
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 }
 
@@ -164,7 +174,7 @@ mod tests {
     fn threads_of_a_model_that_gives_way_have_a_lower_priority_and_nobody_else_has() {
         let own = || rustix::process::getpriority_process(None).unwrap();
         let before = own();
-        let threads = giving_way(move || {
+        let threads = giving_way("lower", move || {
             let started = std::thread::spawn(own);
             Ok((own(), started.join().unwrap()))
         });

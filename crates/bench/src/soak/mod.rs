@@ -319,7 +319,7 @@ impl SoakBench {
                 verdict.what.to_owned(),
                 verdict.wanted.clone(),
                 verdict.found.clone(),
-                if verdict.held { "yes" } else { "**no**" }.to_owned(),
+                if verdict.held { "yes" } else { "no" }.to_owned(),
             ]);
         }
         let load = samples::mean(&soaked.samples, (0.0, 1.0), |sample| sample.load);
