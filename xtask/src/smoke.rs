@@ -2,7 +2,7 @@
 //! talks through it, and a stop that drains.
 //!
 //! The program in the images is the one that was built here, so that nothing is compiled a second time, or, where asked
-//! for, compiled inside the image by `docker compose up --build`. Where images of others cannot be pulled, the base is
+//! for, compiled inside the image. Where images of others cannot be pulled, the base is
 //! made with debootstrap, Rust is this machine's, Redis and Prometheus come from Debian's packages, and Caddy and LiveKit
 //! are the ones that other tests use; Grafana is left out.
 
@@ -150,20 +150,29 @@ impl Stack {
     fn images(&self) -> Outcome {
         self.others()?;
         if self.program == Program::Compiled {
-            return self.rust();
+            self.rust()?;
+        } else {
+            let context = self.folder.join("program");
+            make(&context, "FROM scratch\nCOPY duologue /duologue\n")?;
+            link(&self.binary, &context.join("duologue"))?;
+            self.build(&context, PROGRAM)?;
         }
-        let context = self.folder.join("program");
-        make(&context, "FROM scratch\nCOPY duologue /duologue\n")?;
-        link(&self.binary, &context.join("duologue"))?;
-        self.build(&context, PROGRAM)?;
         for target in ["serve", "worker"] {
             let image = format!("duologue-{target}");
-            let mut build = self.engine.docker(&["build", "--quiet", "--network=host"]);
-            build.args(["--build-arg", &format!("PROGRAM={PROGRAM}")]);
-            build.args(["--build-arg", &format!("PACKAGES={PROGRAM_PACKAGES}")]);
+            let mut build = self.engine.docker(&["build", "--network=host"]);
+            if self.program == Program::Built {
+                build.arg("--quiet");
+                build.args(["--build-arg", &format!("PROGRAM={PROGRAM}")]);
+                build.args(["--build-arg", &format!("PACKAGES={PROGRAM_PACKAGES}")]);
+            }
             build.args(["--file", "deploy/docker/Dockerfile"]);
             build.args(["--target", target, "--tag", &image, "."]);
-            status(quiet(build.current_dir(&self.root)))?;
+            build.current_dir(&self.root);
+            match self.program {
+                Program::Built => status(quiet(&mut build))?,
+                // It takes long enough to be looked at.
+                Program::Compiled => status(build.arg("--progress=plain"))?,
+            }
             status(quiet(&mut self.engine.docker(&[
                 "run",
                 "--rm",
@@ -335,7 +344,6 @@ impl Stack {
             .args(["--project-name", PROJECT, "--progress", "quiet"])
             .args(["-f", "compose.yaml", "-f", "compose/smoke.yaml"])
             .current_dir(&self.deploy)
-            .env("SMOKE_ROOT", &self.root)
             .env("SMOKE_MODELS", models())
             .env("SMOKE_HTTPS_PORT", self.https.to_string())
             .env("SMOKE_PROMETHEUS_PORT", self.prometheus.to_string());
@@ -349,11 +357,8 @@ impl Stack {
                 .current_dir(&self.deploy),
         ))?;
         let mut up = self.compose();
-        up.args(["up", "--detach", "--quiet-pull", "--wait"]);
-        up.arg(match self.program {
-            Program::Built => "--no-build",
-            Program::Compiled => "--build",
-        });
+        // Compose would need a plugin to build them itself.
+        up.args(["up", "--detach", "--quiet-pull", "--wait", "--no-build"]);
         status(up.args(["--wait-timeout", "180"]).args(SERVICES))?;
         // Caddy's own authority, which the client trusts.
         let mut copy = self.compose();

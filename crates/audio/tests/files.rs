@@ -227,3 +227,11 @@ fn hours_that_fit_into_a_few_kilobytes_are_refused_where_they_are_not_wanted() {
     let told = decode_bytes_within(fast, 60).unwrap_err().to_string();
     assert!(told.contains("more than 1 minutes"), "{told}");
 }
+
+/// Found by fuzzing: a library multiplies the number of channels, which only checked arithmetic notices.
+#[test]
+fn a_wav_file_of_more_channels_than_there_can_be_is_refused() {
+    let mut bytes = wav_with(1, &[1, 2, 3, 4], 8);
+    bytes[22..24].copy_from_slice(&u16::MAX.to_le_bytes());
+    assert!(decode_bytes(bytes).is_err());
+}
