@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Outcome;
-use crate::runner::{Runner, output, status};
+use crate::runner::{Runner, output, shown, status};
 
 /// Minutes for each target where none are given.
 const MINUTES: u32 = 5;
@@ -128,6 +128,11 @@ fn with_libfuzzer(runner: &mut Runner, made: &Path, target: &str, minutes: u32) 
     // What is found goes into the target folder; the corpus in the repository is only read.
     let found = folder(runner).join("corpus").join(target);
     std::fs::create_dir_all(&found).map_err(|e| format!("cannot make {}: {e}", found.display()))?;
+    let failures = folder(runner).join("failures").join(target);
+    // Of this run alone: they are named by what they hold, and what is found again would not be seen.
+    let _ = std::fs::remove_dir_all(&failures);
+    std::fs::create_dir_all(&failures)
+        .map_err(|e| format!("cannot make {}: {e}", failures.display()))?;
     let mut command = runner.command("cargo");
     command.args(["+nightly", "fuzz", "run", "--features", "libfuzzer"]);
     command.arg("--target-dir").arg(made).arg(target);
@@ -137,9 +142,40 @@ fn with_libfuzzer(runner: &mut Runner, made: &Path, target: &str, minutes: u32) 
         format!("-timeout={TIMEOUT}"),
         format!("-rss_limit_mb={MEMORY}"),
         format!("-max_len={LONGEST}"),
-        "-print_final_stats=1".to_owned(),
+        // What fails does so in a process of its own, and the others go on: one finding does not hide the next.
+        "-fork=1".to_owned(),
+        "-ignore_crashes=1".to_owned(),
+        "-ignore_timeouts=1".to_owned(),
+        "-ignore_ooms=1".to_owned(),
+        // A folder, as the slash at the end says.
+        format!("-artifact_prefix={}/", failures.display()),
     ]);
-    runner.step(&format!("fuzz {target}"), &mut command)
+    runner.timed(&format!("fuzz {target}"), |_| {
+        println!("    {}", shown(&command));
+        // Its exit status is that of the last of its processes, which says little.
+        let ended = status(&mut command);
+        let found = failed(&failures);
+        match found.first() {
+            None => ended,
+            Some(first) => Err(format!(
+                "{} inputs failed, in {}; `cargo +nightly fuzz run --features libfuzzer {target} {}` shows how",
+                found.len(),
+                failures.display(),
+                first.display()
+            )),
+        }
+    })
+}
+
+/// The inputs in a folder that failed. What was only slow is kept there too.
+fn failed(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let fails = |path: &PathBuf| {
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| !name.starts_with("slow-unit-"))
+    };
+    entries.map(|entry| entry.path()).filter(fails).collect()
 }
 
 fn with_mutator(runner: &mut Runner, targets: &[String], minutes: u32) -> Outcome {
