@@ -402,6 +402,7 @@ def test_a_head_that_is_too_large_is_told_so(locked):
 
 
 def test_metrics_are_behind_the_key_or_at_an_address_of_their_own(locked, tmp_path):
+    assert httpx.get(f"{locked.url}/metrics").status_code == 401
     text = httpx.get(f"{locked.url}/metrics", headers=bearer(ADA)).text
     assert 'duologue_requests_refused_total{reason="key"}' in text
     at = f"127.0.0.1:{free_port()}"

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import websockets
 from conftest import speech
 from realtime import person
 from relay import Relay
-from server import BARE, Redis, Served, free_port, wait_until
+from server import BARE, PATIENT, Redis, Served, free_port, wait_until
 from stand_ins import Endpoint
 from test_hostile_clients import connect, frame, raw_websocket
 from test_realtime import run, type_and_ask
@@ -190,7 +191,7 @@ def test_connections_up_to_the_last_file_descriptor_do_not_hurt_who_is_there(end
     command = [os.environ["DUOLOGUE_BIN"], "serve", "--listen", f"127.0.0.1:{port}", *BARE[:-2], *endpoint.options()]
     command += [*endpoint.ears(), "--no-webrtc", "--max-sessions", "4"]
     with open(log, "wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, preexec_fn=few_files)
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | PATIENT, preexec_fn=few_files)
     url = f"http://127.0.0.1:{port}"
 
     async def talk():
@@ -249,7 +250,7 @@ def test_who_asks_for_long_speech_and_does_not_take_it_keeps_no_voice(light):
 
 def test_a_session_that_would_be_too_much_is_refused_with_when_to_come_again(endpoint, tmp_path):
     # Every timer is later than a millisecond now and then, and so nobody but the first is let in.
-    busy = {"DUOLOGUE_MAX_LAG_MS": "1", "DUOLOGUE_MAX_CPU_PERCENT": "90"}
+    busy = {"DUOLOGUE_MAX_LAG_MS": "1"}
     with served(tmp_path, *endpoint.options(), *endpoint.ears(), env=busy) as server:
 
         async def talk():
@@ -268,6 +269,48 @@ def test_a_session_that_would_be_too_much_is_refused_with_when_to_come_again(end
         wait_until(lambda: httpx.get(f"{server.url}/v1/realtime").status_code == 426, 20, "the first is let in")
         refused = 'duologue_sessions_refused_total{reason="busy"}'
         assert refused in httpx.get(f"{server.url}/metrics").text
+
+
+def cores():
+    """How many cores this process may use, as the server counts them."""
+    count = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, max(1, int(quota) // int(period)))
+    return count
+
+
+@pytest.mark.skipif(cores() < (os.cpu_count() or 1), reason="the whole machine cannot be kept busy from here")
+def test_who_would_find_the_machine_full_of_other_programs_is_refused(endpoint, tmp_path):
+    with served(tmp_path, *endpoint.options(), *endpoint.ears(), env={"DUOLOGUE_MAX_MACHINE_PERCENT": "90"}) as server:
+
+        async def talk():
+            async with person(server.url, microphone=False):
+                others = [subprocess.Popen([sys.executable, "-c", "import time\nwhile time.process_time() < 60: pass"]) for _ in range(os.cpu_count())]
+                try:
+
+                    def refused():
+                        told = httpx.get(f"{server.url}/v1/realtime")
+                        return told.status_code == 503 and "other programs" in told.json()["error"]["message"]
+
+                    await asyncio.to_thread(wait_until, refused, 40, "there is no room for a second")
+                finally:
+                    for other in others:
+                        other.kill()
+                        other.wait()
+
+        run(talk())
+        wait_until(lambda: httpx.get(f"{server.url}/v1/realtime").status_code == 426, 20, "the first is let in")
+
+
+def test_people_are_listened_to_on_every_core(light):
+    tasks = Path(f"/proc/{light.process.pid}/task").iterdir()
+    names = []
+    for task in tasks:
+        # Threads come and go.
+        with contextlib.suppress(OSError):
+            names.append((task / "comm").read_text())
+    assert sum(name.startswith("ear-") for name in names) == cores(), names
 
 
 # Models elsewhere

@@ -41,6 +41,7 @@ impl Server {
             .args(["--webrtc-port", "0"])
             // The machine may be busy with other things; which sessions are refused then is a test of its own.
             .env("DUOLOGUE_MAX_CPU_PERCENT", "0")
+            .env("DUOLOGUE_MAX_MACHINE_PERCENT", "0")
             .env("DUOLOGUE_MAX_LAG_MS", "0")
             .stdin(Stdio::null())
             .stdout(out)

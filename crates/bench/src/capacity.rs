@@ -5,23 +5,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tokio::process::Child;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::report::{Report, percentile};
 use super::server::Server;
 use super::sessions::{Ears, voice};
 use super::soak::talker::Notes;
-use super::soak::{Cast, Soaked, samples, soak, verdict};
+use super::soak::{Cast, Soaked, came_of, samples, soak, verdict};
 use super::turns::endpoint::Endpoint;
 
 /// Between two who come, where the server decides itself: those before must be in its figures.
 const ARRIVE_EVERY: Duration = Duration::from_secs(12);
 /// Options of a server that decides by itself, as it does by default; benches switch that off.
-const BY_ITSELF: [&str; 4] = ["--max-cpu-percent", "90", "--max-lag-ms", "150"];
+const BY_ITSELF: [&str; 6] = [
+    "--max-cpu-percent",
+    "90",
+    "--max-machine-percent",
+    "90",
+    "--max-lag-ms",
+    "150",
+];
 
 /// Where the models are
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,8 +46,8 @@ pub enum Models {
 /// How many sessions hold what is promised, and which promise breaks first
 ///
 /// Clients converse as in `bench soak`, on the machine of the server. With each step there are more of them, until
-/// a promise is broken; then the steps between are tried. At the end clients come one after the other to a server
-/// that decides by itself whom it takes.
+/// a promise is broken; then the steps between are tried. All clients of a step come at once. At the end they come one
+/// after the other to a server that decides by itself whom it takes, and those it took talk on for a step.
 ///
 /// Examples:
 ///   duologue bench capacity --models local
@@ -69,8 +77,12 @@ pub struct CapacityBench {
     barge_in_ms: f64,
 
     /// Do not try how many the server lets in by itself
-    #[arg(long)]
+    #[arg(long, conflicts_with = "no_steps")]
     no_admission: bool,
+
+    /// Try only that
+    #[arg(long)]
+    no_steps: bool,
 
     /// Folder of the questions, with a speech.tsv that has the columns `file` and `transcript`
     #[arg(long, default_value = "tests/data/speech", value_name = "DIR")]
@@ -171,7 +183,7 @@ impl CapacityBench {
         };
         let mut broken_by = Vec::new();
         let mut steps = Vec::new();
-        while let Some(sessions) = search.next() {
+        while let Some(sessions) = search.next().filter(|_| !self.no_steps) {
             eprintln!("models {name}: {sessions} sessions");
             let time = Duration::from_secs(self.seconds);
             let soaked = soak(&server, &cast.of(sessions), time).await?;
@@ -184,16 +196,10 @@ impl CapacityBench {
             }
         }
         server.stop().await?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        report.remark(format!(
-            "Models {name}: {} sessions hold on {cores} cores, {:.1} a core; {}.",
-            search.held,
-            search.held as f64 / cores as f64,
-            match search.broke {
-                Some(broke) => format!("with {broke}: {}", broken_by.join(", ")),
-                None => "more were not tried".to_owned(),
-            }
-        ));
+        if !self.no_steps {
+            report.remark(held(name, &search, &broken_by));
+        }
+        let cores = cores();
         let admitted = match self.no_admission {
             true => Value::Null,
             false => self.admission(name, &options, &cast, report).await?,
@@ -282,35 +288,73 @@ impl CapacityBench {
         let mut options = options.to_vec();
         options.extend(BY_ITSELF.map(str::to_owned));
         let server = Server::start(&options).await?;
+        let process = server.process().context("the server has ended")?;
         let began = Instant::now();
-        let whole = ARRIVE_EVERY * u32::from(self.most) + Duration::from_secs(self.seconds);
+        let (end, over) = watch::channel(false);
         let mut talking: Vec<JoinHandle<(Notes, anyhow::Result<()>)>> = Vec::new();
         let mut refused = None;
         while refused.is_none() && talking.len() < usize::from(self.most) {
             let number = talking.len();
             eprintln!("models {name}: client {} comes", number + 1);
-            let mut talk = tokio::spawn(cast.talk(number, &server, began, whole));
+            let mut talk = tokio::spawn(cast.talk(number, &server, began, over.clone()));
             match tokio::time::timeout(ARRIVE_EVERY, &mut talk).await {
                 Err(_) => talking.push(talk),
                 Ok(ended) => refused = Some(ended?.1.err().context("a client ended unasked")?),
             }
         }
         let taken = talking.len();
-        for talk in talking {
-            talk.abort();
+        let full = began.elapsed().as_secs_f64();
+        let mut samples = Vec::new();
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(self.seconds)) => {}
+            () = samples::watch(process, Instant::now(), &mut samples) => bail!("the server ended before its time"),
         }
+        // All may have lost their sessions.
+        let _ = end.send(true);
+        let (notes, lost) = came_of(futures_util::future::join_all(talking).await)?;
         server.stop().await?;
+        let soaked = Soaked {
+            notes: notes.into_iter().map(|notes| notes.since(full)).collect(),
+            lost,
+            samples,
+            server_underruns: None,
+            seconds: self.seconds as f64,
+        };
+        let broken = self.broken(&soaked);
+        report.row(row(&format!("{name}, as let in"), taken, &soaked, &broken));
         let why = refused.map(|error| format!("{error:#}"));
         report.remark(format!(
-            "A server with models {name} that decides by itself took {taken} sessions, one every {} s{}.",
+            "A server with models {name} that decides by itself took {taken} sessions, one every {} s{}. Of those it \
+             took {}.",
             ARRIVE_EVERY.as_secs(),
             match &why {
                 Some(why) => format!("; the next was told: {why}"),
                 None => "; none was refused".to_owned(),
+            },
+            match broken.is_empty() {
+                true => "all is held".to_owned(),
+                false => format!("not all is held: {}", broken.join(", ")),
             }
         ));
-        Ok(json!({"taken": taken, "refused_with": why}))
+        Ok(json!({"taken": taken, "refused_with": why, "broken": broken}))
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What the search has found, in words.
+fn held(name: &str, search: &Search, broken_by: &[String]) -> String {
+    let (held, cores) = (search.held, cores());
+    let broke = match search.broke {
+        Some(broke) => format!("with {broke}: {}", broken_by.join(", ")),
+        None => "more were not tried".to_owned(),
+    };
+    format!(
+        "Models {name}: {held} sessions that come at once hold on {cores} cores, {:.1} a core; {broke}.",
+        held as f64 / cores as f64
+    )
 }
 
 fn answers(notes: &[Notes]) -> (usize, usize) {

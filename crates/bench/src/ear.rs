@@ -49,7 +49,7 @@ impl EarBench {
             speech.extend(recording.at_rate(SAMPLE_RATE)?.samples);
         }
         let store = VoicepackStore::open_default()?;
-        let silero = SileroModel::load(&store.find(SILERO)?.file("silero_vad.onnx"), 1)?;
+        let silero = SileroModel::load(&store.find(SILERO)?.file("silero_vad.onnx"))?;
         let parts: [(&str, &str, &dyn Fn() -> Part); 7] = [
             ("silero", "Silero", &|| detector(silero.detector())),
             ("light", "light detector", &|| detector(light())),

@@ -31,6 +31,7 @@ pub fn program() -> anyhow::Result<Command> {
     program
         // Nobody is refused for what the bench itself does to the machine.
         .env("DUOLOGUE_MAX_CPU_PERCENT", "0")
+        .env("DUOLOGUE_MAX_MACHINE_PERCENT", "0")
         .env("DUOLOGUE_MAX_LAG_MS", "0")
         .kill_on_drop(true);
     for name in KEYS {

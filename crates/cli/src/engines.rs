@@ -53,7 +53,7 @@ pub async fn detector(store: &VoicepackStore, choice: DetectorChoice) -> anyhow:
         DetectorChoice::Light(level) => Ok(Detector::Light(level)),
         DetectorChoice::Silero => {
             let file = store.find(SILERO)?.file("silero_vad.onnx");
-            let model = load(SILERO, move || Ok(SileroModel::load(&file, 1)?)).await?;
+            let model = load(SILERO, move || Ok(SileroModel::load(&file)?)).await?;
             Ok(Detector::Silero(Arc::new(model)))
         }
     }

@@ -15,6 +15,7 @@ pub mod mouth;
 mod orchestrator;
 mod playback;
 pub mod pressure;
+mod processor;
 pub mod realtime;
 pub mod recording;
 pub mod routing;

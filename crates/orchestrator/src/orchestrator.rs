@@ -20,6 +20,7 @@ use crate::inference::InferencePool;
 use crate::journal::{ConversationKey, Journal, JournalWriter, Record, ResumeToken, TAKE_DEADLINE};
 use crate::livekit::LiveKitConfig;
 use crate::pressure::{Pressure, PressureLimits, Reason, Wait};
+use crate::processor;
 use crate::realtime::{HEARING_RATE, SessionSettings, VoiceNames};
 use crate::recording::{RecordingConfig, SessionFile};
 use crate::status::Board;
@@ -28,6 +29,7 @@ use crate::webrtc::WebRtc;
 
 /// How often [`Orchestrator::measure`] looks.
 const MEASURED_EVERY: Duration = Duration::from_millis(100);
+const MACHINE_MEASURED_EVERY: Duration = Duration::from_secs(2);
 
 /// The models that sessions share.
 pub struct Engines {
@@ -190,7 +192,7 @@ impl Orchestrator {
         }
         Ok(Self {
             slots: Arc::new(Semaphore::new(config.max_sessions)),
-            pressure: Mutex::new(Pressure::new(config.pressure, cores())),
+            pressure: Mutex::new(Pressure::new(config.pressure, processor::cores())),
             began: Instant::now(),
             engines,
             config,
@@ -261,6 +263,33 @@ impl Orchestrator {
     /// Measures what belongs to no session: free slots, how late the runtime's timers fire, and what else tells
     /// whether there is room for more. Ends with the server.
     pub async fn measure(&self) {
+        tokio::join!(self.measure_itself(), self.measure_machine());
+    }
+
+    async fn measure_machine(&self) {
+        let mut due = tokio::time::interval(MACHINE_MEASURED_EVERY);
+        loop {
+            tokio::select! {
+                _ = due.tick() => {}
+                () = self.shutdown.cancelled() => return,
+            }
+            let began = self.began;
+            let read = tokio::task::spawn_blocking(move || {
+                let (machine, own) = (processor::machine_time()?, processor::own_time()?);
+                Some((
+                    began.elapsed(),
+                    machine.busy.saturating_sub(own),
+                    machine.cores,
+                ))
+            });
+            // Without a free file descriptor it cannot be read; later it can.
+            if let Ok(Some((at, others, cores))) = read.await {
+                self.pressure().others_used(at, others, cores);
+            }
+        }
+    }
+
+    async fn measure_itself(&self) {
         let mut due = Instant::now();
         loop {
             due += MEASURED_EVERY;
@@ -290,7 +319,7 @@ impl Orchestrator {
         for waited in mind {
             pressure.waited(at, Wait::Mind, waited);
         }
-        if let Some(cpu) = processor_time() {
+        if let Some(cpu) = processor::own_time() {
             pressure.used(at, cpu);
         }
     }
@@ -586,20 +615,4 @@ impl NoRoom {
             }
         }
     }
-}
-
-/// Cores that this process may use.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Processor time that this process has taken so far.
-fn processor_time() -> Option<Duration> {
-    #[cfg(unix)]
-    {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Duration::try_from(time).ok()
-    }
-    #[cfg(not(unix))]
-    None
 }

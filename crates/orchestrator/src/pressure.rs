@@ -1,9 +1,9 @@
 //! Whether one more session would break the promises that are made to those there are.
 //!
 //! How many sessions a machine holds depends on the machine, the models and what people do, so it is measured while
-//! they run: how much of the processor this process takes, and how long what is due waits. Shares of the processor
-//! tell beforehand, since one more session takes about as much as each of those there are; waits tell when it is
-//! too late already, for whatever reason. An empty server takes anybody: a session that is too slow is better than
+//! they run: how much of the processor this process and all others take, and how long what is due waits. Shares of the
+//! processor tell beforehand, since one more session takes about as much as each of those there are; waits tell when
+//! it is too late already, for whatever reason. An empty server takes anybody: a session that is too slow is better than
 //! none.
 //!
 //! Pure: figures and times in, a decision out.
@@ -26,18 +26,21 @@ const PATIENT: u32 = 5;
 /// What is not to be passed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PressureLimits {
-    /// Share of the machine's cores that this process may take, 0 to 1; `None`: any.
+    /// Share of the cores it may use that this process may take, 0 to 1; `None`: any.
     pub cpu: Option<f64>,
+    /// Share of the machine's cores that all programs together may take; `None`: any.
+    pub machine: Option<f64>,
     /// How late timers and the voice detector may be (p95); recognition, five times as much. `None`: as late as they
     /// are.
     pub lag: Option<Duration>,
 }
 
 impl Default for PressureLimits {
-    /// 90%, 150 ms.
+    /// 90% and 90%, 150 ms.
     fn default() -> Self {
         Self {
             cpu: Some(0.9),
+            machine: Some(0.9),
             lag: Some(Duration::from_millis(150)),
         }
     }
@@ -57,8 +60,10 @@ pub enum Wait {
 /// Why nobody is let in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reason {
-    /// One more session would take this share of the machine's cores.
+    /// With one more session this process would take this share of the cores.
     Cpu(f64),
+    /// With one more session all programs together would take this share of the machine's cores.
+    Machine(f64),
     /// Something is so late.
     Late(Wait, Duration),
 }
@@ -68,7 +73,12 @@ impl fmt::Display for Reason {
         match self {
             Self::Cpu(share) => write!(
                 f,
-                "with one more session the processor would be {:.0}% busy",
+                "with one more session it would take {:.0}% of the processor",
+                share * 100.0
+            ),
+            Self::Machine(share) => write!(
+                f,
+                "with one more session the processor would be {:.0}% busy, other programs included",
                 share * 100.0
             ),
             Self::Late(wait, late) => {
@@ -91,12 +101,15 @@ pub struct Pressure {
     waits: [VecDeque<(Duration, Duration)>; 3],
     /// Processor time so far.
     cpu: VecDeque<(Duration, Duration)>,
+    /// The same of all other programs, and the machine's cores.
+    others: VecDeque<(Duration, Duration)>,
+    machine_cores: f64,
     /// When sessions were let in that are not measured yet.
     fresh: VecDeque<Duration>,
 }
 
 impl Pressure {
-    /// For a machine with so many cores.
+    /// For a process that may use so many cores.
     #[must_use]
     pub fn new(limits: PressureLimits, cores: usize) -> Self {
         Self {
@@ -104,6 +117,8 @@ impl Pressure {
             cores: cores.max(1) as f64,
             waits: Default::default(),
             cpu: VecDeque::new(),
+            others: VecDeque::new(),
+            machine_cores: cores.max(1) as f64,
             fresh: VecDeque::new(),
         }
     }
@@ -124,6 +139,13 @@ impl Pressure {
         self.cpu.push_back((at, cpu));
     }
 
+    /// All other programs have taken so much processor time so far of a machine with so many cores.
+    pub fn others_used(&mut self, at: Duration, cpu: Duration, cores: usize) {
+        self.machine_cores = cores.max(1) as f64;
+        forget(&mut self.others, at, |(at, _)| *at);
+        self.others.push_back((at, cpu));
+    }
+
     /// A session was let in.
     pub fn admitted(&mut self, at: Duration) {
         forget(&mut self.fresh, at, |at| *at);
@@ -133,14 +155,20 @@ impl Pressure {
     /// Why one more session is not to be let in, with so many running, if it is not.
     pub fn refusal(&mut self, at: Duration, running: usize) -> Option<Reason> {
         forget(&mut self.fresh, at, |at| *at);
+        // What could not be measured for a while is not known, whatever it was.
+        forget(&mut self.cpu, at, |(at, _)| *at);
+        forget(&mut self.others, at, |(at, _)| *at);
         if running == 0 {
             return None;
         }
-        if let Some(limit) = self.limits.cpu {
-            let share = self.share_with_one_more(running);
-            if share > limit {
-                return Some(Reason::Cpu(share));
-            }
+        let own = self.cores_with_one_more(running);
+        let share = own / self.cores;
+        if self.limits.cpu.is_some_and(|limit| share > limit) {
+            return Some(Reason::Cpu(share));
+        }
+        let share = (own + rate(&self.others)) / self.machine_cores;
+        if self.limits.machine.is_some_and(|limit| share > limit) {
+            return Some(Reason::Machine(share));
         }
         let limit = self.limits.lag?;
         for (wait, limit) in [
@@ -156,15 +184,10 @@ impl Pressure {
         None
     }
 
-    /// The share of the machine's cores that would be taken with one more session. Those that were let in within the
+    /// The cores that this process would take with one more session. Those that were let in within the
     /// window are in the measured time for a part of it only, or not at all.
-    fn share_with_one_more(&self, running: usize) -> f64 {
-        let busy = match (self.cpu.front(), self.cpu.back()) {
-            (Some((from, before)), Some((to, after))) if to > from => {
-                (after.saturating_sub(*before)).div_duration_f64(*to - *from)
-            }
-            _ => 0.0,
-        };
+    fn cores_with_one_more(&self, running: usize) -> f64 {
+        let busy = rate(&self.cpu);
         let fresh = self.fresh.len().min(running);
         let measured = running - fresh;
         let each = match measured {
@@ -175,7 +198,7 @@ impl Pressure {
             0 => busy.max(each * fresh as f64),
             _ => busy + each * fresh as f64,
         };
-        (expected + each) / self.cores
+        expected + each
     }
 
     /// The 95th percentile of a wait; zero where too little waited.
@@ -190,6 +213,16 @@ impl Pressure {
         }
         let rank = waits.len() * 95 / 100;
         *waits.select_nth_unstable(rank).1
+    }
+}
+
+/// Cores that were taken in the mean, of what was taken until when.
+fn rate(taken: &VecDeque<(Duration, Duration)>) -> f64 {
+    match (taken.front(), taken.back()) {
+        (Some((from, before)), Some((to, after))) if to > from => {
+            after.saturating_sub(*before).div_duration_f64(*to - *from)
+        }
+        _ => 0.0,
     }
 }
 
@@ -239,6 +272,31 @@ mod tests {
             matches!(refused, Some(Reason::Cpu(share)) if (share - 1.0).abs() < 0.01),
             "{refused:?}"
         );
+    }
+
+    #[test]
+    fn what_other_programs_take_is_not_there_for_one_more() {
+        // Each of three takes 0.4 of two cores.
+        let with_others = |cores: f64, of: usize| {
+            let mut pressure = busy(1.2, ms(1));
+            for second in 0..60 {
+                let at = secs(second);
+                pressure.others_used(at, secs(9_000) + at.mul_f64(cores), of);
+            }
+            pressure
+        };
+        let refusal = |cores, of| with_others(cores, of).refusal(secs(60), 3);
+        assert_eq!(refusal(0.15, 2), None);
+        let refused = refusal(0.3, 2);
+        assert!(
+            matches!(refused, Some(Reason::Machine(share)) if (share - 0.95).abs() < 0.01),
+            "{refused:?}"
+        );
+        // On a machine of eight, of which this process may use two, there is room beside them.
+        assert_eq!(refusal(3.0, 8), None);
+        assert!(refusal(6.1, 8).is_some());
+        // What cannot be measured any longer keeps nobody out.
+        assert_eq!(with_others(0.8, 2).refusal(secs(80), 3), None);
     }
 
     #[test]
@@ -305,11 +363,13 @@ mod tests {
         };
         let none = PressureLimits {
             cpu: None,
+            machine: None,
             lag: None,
         };
         assert_eq!(with(none).refusal(secs(60), 2), None);
         let higher = PressureLimits {
             cpu: Some(2.0),
+            machine: Some(2.0),
             lag: Some(ms(600)),
         };
         assert_eq!(with(higher).refusal(secs(60), 2), None);

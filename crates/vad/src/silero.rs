@@ -7,7 +7,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rten::{Model, NodeId, RunOptions, ThreadPool};
 use rten_tensor::NdTensor;
@@ -35,7 +34,7 @@ const LANES: usize = 2;
 const UNITS: usize = 128;
 const NAME: &str = "Silero VAD";
 
-/// The network and the threads it runs on, shared by all sessions.
+/// The network, shared by all sessions. It runs on as many threads at once as there are threads that ask it.
 #[derive(Clone)]
 pub struct SileroModel {
     shared: Arc<Shared>,
@@ -48,15 +47,17 @@ struct Shared {
     rate: NodeId,
     output: NodeId,
     next_state: NodeId,
-    /// Of one thread each: a window is too little work to be shared out.
-    pools: Vec<Arc<ThreadPool>>,
-    next_pool: AtomicUsize,
+}
+
+thread_local! {
+    /// Of one thread, since a window is too little work to be shared out; one for each thread that listens, so that
+    /// none of them waits for another's window.
+    static POOL: Arc<ThreadPool> = Arc::new(ThreadPool::with_num_threads(1));
 }
 
 impl SileroModel {
-    /// Loads `silero_vad.onnx`. Its sessions are spread over `threads` threads
-    /// (at least one); a window takes one of them for well under a millisecond.
-    pub fn load(path: &Path, threads: usize) -> Result<SileroModel, VadError> {
+    /// Loads `silero_vad.onnx`. A window takes well under a millisecond.
+    pub fn load(path: &Path) -> Result<SileroModel, VadError> {
         let model = Model::load_file(path).map_err(|error| VadError::load(path, error))?;
         let node = |name: &str| {
             model
@@ -69,10 +70,6 @@ impl SileroModel {
             rate: node("sr")?,
             output: node("output")?,
             next_state: node("stateN")?,
-            pools: (0..threads.max(1))
-                .map(|_| Arc::new(ThreadPool::with_num_threads(1)))
-                .collect(),
-            next_pool: AtomicUsize::new(0),
             model,
         };
         Ok(SileroModel {
@@ -82,11 +79,8 @@ impl SileroModel {
 
     /// A detector for one stream.
     pub fn detector(&self) -> SileroDetector {
-        let turn = self.shared.next_pool.fetch_add(1, Ordering::Relaxed);
-        let pool = &self.shared.pools[turn % self.shared.pools.len()];
         SileroDetector {
             shared: Arc::clone(&self.shared),
-            pool: Arc::clone(pool),
             memory: Memory::new(),
             windower: Windower::new(WINDOW),
         }
@@ -96,7 +90,6 @@ impl SileroModel {
 /// Hears speech in one stream with Silero VAD, 32 ms at a time.
 pub struct SileroDetector {
     shared: Arc<Shared>,
-    pool: Arc<ThreadPool>,
     memory: Memory,
     windower: Windower,
 }
@@ -164,12 +157,11 @@ impl VoiceDetector for SileroDetector {
     fn process(&mut self, samples: &[f32], windows: &mut Vec<Window>) -> Result<(), VadError> {
         let SileroDetector {
             shared,
-            pool,
             memory,
             windower,
         } = self;
         windower.process(samples, windows, |window| {
-            let scored = shared.score(pool, memory, window);
+            let scored = shared.score(memory, window);
             if scored.is_err() {
                 *memory = Memory::new();
             }
@@ -184,15 +176,10 @@ impl VoiceDetector for SileroDetector {
 }
 
 impl Shared {
-    fn score(
-        &self,
-        pool: &Arc<ThreadPool>,
-        memory: &mut Memory,
-        window: &[f32],
-    ) -> Result<f32, VadError> {
+    fn score(&self, memory: &mut Memory, window: &[f32]) -> Result<f32, VadError> {
         let failed = |error: &dyn ToString| VadError::run(NAME, error.to_string());
         memory.hear(window);
-        let options = RunOptions::default().with_thread_pool(Some(Arc::clone(pool)));
+        let options = RunOptions::default().with_thread_pool(Some(POOL.with(Arc::clone)));
         let rate = NdTensor::from(SAMPLE_RATE as i32);
         let inputs = vec![
             (self.input, memory.input.view().into()),

@@ -26,7 +26,7 @@ fn model(name: &str, file: &str) -> PathBuf {
 
 fn silero() -> &'static SileroModel {
     static MODEL: OnceLock<SileroModel> = OnceLock::new();
-    MODEL.get_or_init(|| SileroModel::load(&model("silero-vad", "silero_vad.onnx"), 1).unwrap())
+    MODEL.get_or_init(|| SileroModel::load(&model("silero-vad", "silero_vad.onnx")).unwrap())
 }
 
 fn end_of_turn() -> &'static EndOfTurn {
@@ -96,6 +96,41 @@ fn loud_span(speech: &[f32]) -> (usize, usize) {
     let first = levels.windows(3).position(loud).unwrap();
     let last = levels.windows(3).rposition(loud).unwrap() + 3;
     (first * 160, (last * 160).min(speech.len()))
+}
+
+#[test]
+fn people_who_are_listened_to_on_several_threads_are_heard_as_if_alone() {
+    let alone: Vec<Vec<Window>> = CLIPS[..4]
+        .iter()
+        .map(|name| windows(&mut silero().detector(), &clip(name)))
+        .collect();
+    // Each is heard by turns on both threads, as a pool has it.
+    let mut detectors: Vec<_> = alone.iter().map(|_| silero().detector()).collect();
+    let mut heard: Vec<Vec<Window>> = vec![Vec::new(); alone.len()];
+    let clips: Vec<Vec<f32>> = CLIPS[..4].iter().map(|name| clip(name)).collect();
+    let longest = clips.iter().map(Vec::len).max().unwrap();
+    for (turn, from) in (0..longest).step_by(1_600).enumerate() {
+        let mut all: Vec<_> = detectors.iter_mut().zip(&mut heard).zip(&clips).collect();
+        let middle = all.len() / 2;
+        all.rotate_left(turn % 4);
+        let (first, second) = all.split_at_mut(middle);
+        let listen = |part: &mut [(
+            (&mut duologue_vad::SileroDetector, &mut Vec<Window>),
+            &Vec<f32>,
+        )]| {
+            for ((detector, heard), clip) in part {
+                let sound = clip.get(from..).unwrap_or_default();
+                detector
+                    .process(&sound[..sound.len().min(1_600)], heard)
+                    .unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| listen(first));
+            listen(second);
+        });
+    }
+    assert_eq!(heard, alone);
 }
 
 #[test]
@@ -308,7 +343,7 @@ fn only_the_last_8_seconds_of_a_turn_count() {
 #[test]
 fn a_file_that_is_not_the_model_is_named() {
     let nowhere = Path::new("/nowhere/silero.onnx");
-    let Err(error) = SileroModel::load(nowhere, 1) else {
+    let Err(error) = SileroModel::load(nowhere) else {
         panic!()
     };
     assert!(matches!(error, VadError::Load { .. }));
@@ -318,7 +353,7 @@ fn a_file_that_is_not_the_model_is_named() {
     );
     let other = model("smart-turn-v3.2", "smart-turn-v3.2-cpu.onnx");
     assert!(matches!(
-        SileroModel::load(&other, 1),
+        SileroModel::load(&other),
         Err(VadError::WrongModel { .. })
     ));
     let other = model("silero-vad", "silero_vad.onnx");

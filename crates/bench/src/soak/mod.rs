@@ -19,6 +19,8 @@ use duologue_client::{RATE, read_sound};
 use duologue_scenes::Reply;
 use duologue_voicepack::VoicepackStore;
 use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinError;
 
 use super::asr::clips;
 use super::report::{Report, percentile};
@@ -212,13 +214,13 @@ impl Cast {
         }
     }
 
-    /// What one of them does from its beginning on until `time` after `started`.
+    /// What one of them does until it is `over`; it notes when by the time since `started`.
     pub fn talk(
         &self,
         number: usize,
         server: &Server,
         started: Instant,
-        time: Duration,
+        over: watch::Receiver<bool>,
     ) -> impl Future<Output = (Notes, anyhow::Result<()>)> + Send + use<> {
         let codeword = self.codewords.as_ref().and_then(|all| {
             let own = all.get(number)?.clone();
@@ -226,7 +228,7 @@ impl Cast {
         });
         let talker = talker::Talker::new(number, Arc::clone(&self.questions), codeword);
         let prompt = self.prompts.get(number).cloned().unwrap_or_default();
-        client::talk(server.url.clone(), prompt, talker, started, time)
+        client::talk(server.url.clone(), prompt, talker, started, over)
     }
 }
 
@@ -238,15 +240,40 @@ pub async fn soak(server: &Server, cast: &Cast, time: Duration) -> anyhow::Resul
     let process = server.process().context("the server has ended")?;
     let before = server.metric("duologue_playback_underruns_total").await;
     let started = Instant::now();
+    let (end, over) = watch::channel(false);
     let clients: Vec<_> = (0..cast.prompts.len())
-        .map(|number| tokio::spawn(cast.talk(number, server, started, time)))
+        .map(|number| tokio::spawn(cast.talk(number, server, started, over.clone())))
         .collect();
+    let clients = async {
+        let mut clients = std::pin::pin!(futures_util::future::join_all(clients));
+        tokio::select! {
+            // All have lost their sessions.
+            ended = &mut clients => return ended,
+            () = tokio::time::sleep(time) => {}
+        }
+        let _ = end.send(true);
+        clients.await
+    };
     let mut samples = Vec::new();
     let ended = tokio::select! {
-        ended = futures_util::future::join_all(clients) => ended,
+        ended = clients => ended,
         () = samples::watch(process, started, &mut samples) => bail!("the server ended before its time"),
     };
     let after = server.metric("duologue_playback_underruns_total").await;
+    let (notes, lost) = came_of(ended)?;
+    Ok(Soaked {
+        notes,
+        lost,
+        samples,
+        server_underruns: after.map(|after| after - before.unwrap_or(0.0)),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// What clients noted that have ended, and those whose sessions ended before their time.
+pub fn came_of(
+    ended: Vec<Result<(Notes, anyhow::Result<()>), JoinError>>,
+) -> anyhow::Result<(Vec<Notes>, Vec<String>)> {
     let (mut notes, mut lost) = (Vec::new(), Vec::new());
     for (number, ended) in ended.into_iter().enumerate() {
         let (noted, end) = ended?;
@@ -255,13 +282,7 @@ pub async fn soak(server: &Server, cast: &Cast, time: Duration) -> anyhow::Resul
             lost.push(format!("client {number}: {why:#}"));
         }
     }
-    Ok(Soaked {
-        notes,
-        lost,
-        samples,
-        server_underruns: after.map(|after| after - before.unwrap_or(0.0)),
-        seconds: started.elapsed().as_secs_f64(),
-    })
+    Ok((notes, lost))
 }
 
 impl SoakBench {

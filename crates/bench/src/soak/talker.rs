@@ -117,6 +117,24 @@ pub struct Notes {
     pub last_answer: f64,
 }
 
+impl Notes {
+    /// Only what is timed, and of that what was from then on. A question counts as answered if its answer was timed.
+    #[must_use]
+    pub fn since(mut self, from: f64) -> Self {
+        for timed in [
+            &mut self.first_audio,
+            &mut self.barge_in,
+            &mut self.jitter,
+            &mut self.underruns,
+        ] {
+            timed.retain(|(at, _)| *at >= from);
+        }
+        self.unanswered.retain(|at| *at >= from);
+        self.answered = self.first_audio.len();
+        self
+    }
+}
+
 enum Step {
     Rest { until: f64 },
     Ask { block: usize },

@@ -319,9 +319,9 @@ impl ServeCommand {
                 if self.no_end_of_turn {
                     return Ok(None);
                 }
-                engines::end_of_turn(store, self.mind_threads.max(1))
-                    .await
-                    .map(Some)
+                // Many minds may wait for a recognizer elsewhere; more threads than cores only get in each other's way.
+                let threads = self.mind_threads.clamp(1, cores());
+                engines::end_of_turn(store, threads).await.map(Some)
             },
         )?;
         let (fleet, worker) = voice;
@@ -332,10 +332,19 @@ impl ServeCommand {
             fleet,
             detector,
             end_of_turn,
-            ear: InferencePool::new("ear", 1, waiting),
+            ear: InferencePool::new("ear", self.ear_threads(), waiting),
             mind: InferencePool::new("mind", self.mind_threads.max(1), waiting),
         };
         Ok((engines, worker))
+    }
+
+    /// A session's sound is listened to in its order whatever their number; with fewer than there are cores, they
+    /// are all taken long before the machine is.
+    fn ear_threads(&self) -> usize {
+        match self.ear_threads {
+            0 => cores(),
+            threads => threads,
+        }
     }
 
     /// The voice workers: those elsewhere, or one of our own behind the same interface.
@@ -389,7 +398,8 @@ impl ServeCommand {
                 },
             }),
             pressure: PressureLimits {
-                cpu: (self.max_cpu_percent > 0).then(|| f64::from(self.max_cpu_percent) / 100.0),
+                cpu: share(self.max_cpu_percent),
+                machine: share(self.max_machine_percent),
                 lag: (self.max_lag_ms > 0).then(|| Duration::from_millis(self.max_lag_ms.into())),
             },
             ..OrchestratorConfig::default()
@@ -414,6 +424,16 @@ impl ServeCommand {
         }
         Ok(config)
     }
+}
+
+/// Cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A limit in percent as a share; 0 is none.
+fn share(percent: u8) -> Option<f64> {
+    (percent > 0).then(|| f64::from(percent) / 100.0)
 }
 
 /// Says loudly that sessions are kept, and deletes what is not to be kept, now and then.

@@ -84,6 +84,17 @@ pub struct ServeCommand {
     )]
     pub(super) max_cpu_percent: u8,
 
+    /// The same for what all programs of the machine take together (Linux); 0: do not look at others
+    #[arg(
+        long,
+        env = "DUOLOGUE_MAX_MACHINE_PERCENT",
+        default_value_t = 90,
+        value_name = "PERCENT",
+        value_parser = clap::value_parser!(u8).range(0..=100),
+        help_heading = "Resources"
+    )]
+    pub(super) max_machine_percent: u8,
+
     /// Refuse sessions while timers or the voice detector are late by so much (the 95th percentile of 10 s), or
     /// recognition by five times as much; 0: take them all the same
     #[arg(
@@ -279,6 +290,17 @@ pub struct ServeCommand {
         help_heading = "Resources"
     )]
     pub(super) llm_threads: u32,
+
+    /// Threads that listen to what people say as it comes in (voice detection, noise, echo), for all sessions; 0
+    /// takes the machine's cores
+    #[arg(
+        long,
+        env = "DUOLOGUE_EAR_THREADS",
+        default_value_t = 0,
+        value_name = "N",
+        help_heading = "Resources"
+    )]
+    pub(super) ear_threads: usize,
 
     /// Transcriptions and end-of-turn judgements at once
     #[arg(

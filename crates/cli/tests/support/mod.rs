@@ -65,6 +65,7 @@ impl Server {
             .args(options)
             // The machine may be busy with other tests; which sessions are refused then is a test of its own.
             .env("DUOLOGUE_MAX_CPU_PERCENT", "0")
+            .env("DUOLOGUE_MAX_MACHINE_PERCENT", "0")
             .env("DUOLOGUE_MAX_LAG_MS", "0")
             .stdout(Stdio::piped())
             .kill_on_drop(true)
