@@ -83,7 +83,7 @@ pub fn figures(scene: &Scene, trace: &Trace) -> Figures {
     }
     turns(scene, trace, &mut figures);
     for reply in &trace.replies {
-        let errors = word_errors(reply);
+        let errors = word_errors(reply, 0);
         let (words, sum) = match scene.client.reports {
             true => (&mut figures.words, &mut figures.word_errors),
             false => (

@@ -46,6 +46,8 @@ pub struct Performer<'a> {
     /// Begin of the last piece of sound of a message.
     piece: BTreeMap<String, u64>,
     responses_open: usize,
+    /// Somebody speaks, or has spoken and is not answered yet.
+    answer_due: bool,
     state: String,
     /// (Arrival, the server's time), seconds.
     clocks: Vec<(f64, f64)>,
@@ -81,6 +83,7 @@ impl<'a> Performer<'a> {
             incoming: BTreeMap::new(),
             piece: BTreeMap::new(),
             responses_open: 0,
+            answer_due: false,
             state: String::new(),
             clocks: Vec::new(),
             edges: Vec::new(),
@@ -251,6 +254,7 @@ impl<'a> Performer<'a> {
         match text("type") {
             "response.created" => {
                 self.responses_open += 1;
+                self.answer_due = false;
                 self.trace.replies.push(ReplyTrace {
                     id: event["response"]["id"]
                         .as_str()
@@ -300,16 +304,24 @@ impl<'a> Performer<'a> {
             }
             "input_audio_buffer.speech_started" => {
                 self.happened(at, Happening::Speech);
+                self.answer_due = true;
                 if self.scene.client.truncates && !self.player.is_empty() {
                     self.drop_sound();
                     if let Some((item, ms)) = self.player.position() {
+                        let item = item.to_owned();
+                        if let Some(reply) = self.reply_of_item(&item) {
+                            reply.truncated = true;
+                        }
                         send.push(json!({"type": "conversation.item.truncate", "item_id": item, "content_index": 0, "audio_end_ms": ms}));
                     }
                 }
             }
             "input_audio_buffer.speech_stopped" => self.happened(at, Happening::TurnOver),
             "input_audio_buffer.committed" => self.happened(at, Happening::Turn),
-            "duologue.input.discarded" => self.happened(at, Happening::Discarded),
+            "duologue.input.discarded" => {
+                self.answer_due = false;
+                self.happened(at, Happening::Discarded);
+            }
             "duologue.playout.pause" => {
                 self.player.hold();
                 self.happened(at, Happening::Held);
@@ -452,8 +464,11 @@ impl<'a> Performer<'a> {
 
     fn is_at_rest(&self) -> bool {
         let quiet_for = self.now() - self.progress_at;
-        let state = !self.scene.client.events
-            || matches!(self.state.as_str(), "waiting_for_input" | "ended");
+        // A stock client is told no states: for it, what was asked is to be answered.
+        let state = match self.scene.client.events {
+            true => matches!(self.state.as_str(), "waiting_for_input" | "ended"),
+            false => !self.answer_due,
+        };
         self.director.is_done()
             && !self.microphone.is_sounding()
             && self.player.is_empty()

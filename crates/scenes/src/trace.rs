@@ -165,6 +165,8 @@ pub struct ReplyTrace {
     pub history: Option<String>,
     /// The server went by the client's reports.
     pub reported: bool,
+    /// The client said where it stopped, by truncating the message.
+    pub truncated: bool,
     /// When it was first audible.
     pub audible_at: Option<f64>,
     /// (When, from, to): stretches of its audio that were played.
