@@ -110,24 +110,23 @@ fn people_who_are_listened_to_on_several_threads_are_heard_as_if_alone() {
     let clips: Vec<Vec<f32>> = CLIPS[..4].iter().map(|name| clip(name)).collect();
     let longest = clips.iter().map(Vec::len).max().unwrap();
     for (turn, from) in (0..longest).step_by(1_600).enumerate() {
-        let mut all: Vec<_> = detectors.iter_mut().zip(&mut heard).zip(&clips).collect();
+        let mut all: Vec<_> = (detectors.iter_mut().zip(&mut heard).zip(&clips))
+            .map(|((detector, heard), clip)| {
+                let sound = clip.get(from..).unwrap_or_default();
+                (detector, &sound[..sound.len().min(1_600)], heard)
+            })
+            .collect();
         let middle = all.len() / 2;
         all.rotate_left(turn % 4);
         let (first, second) = all.split_at_mut(middle);
-        let listen = |part: &mut [(
-            (&mut duologue_vad::SileroDetector, &mut Vec<Window>),
-            &Vec<f32>,
-        )]| {
-            for ((detector, heard), clip) in part {
-                let sound = clip.get(from..).unwrap_or_default();
-                detector
-                    .process(&sound[..sound.len().min(1_600)], heard)
-                    .unwrap();
-            }
-        };
         std::thread::scope(|scope| {
-            scope.spawn(|| listen(first));
-            listen(second);
+            for part in [first, second] {
+                scope.spawn(move || {
+                    for (detector, sound, heard) in part {
+                        detector.process(sound, heard).unwrap();
+                    }
+                });
+            }
         });
     }
     assert_eq!(heard, alone);
